@@ -1,0 +1,12 @@
+"""The compiled part: one function steps any model.
+
+Arithmetic is IEEE float32 add, multiply, divide, compare and select in a fixed order, with no
+fast-math and no libm, so that a result depends on nothing but its operands.
+"""
+
+from edge_rnn.kernels.cache import compile_cache
+
+with compile_cache():
+    from edge_rnn.kernels.runner import SLOT, Status, evict_order, step, touch
+
+__all__ = ["SLOT", "Status", "compile_cache", "evict_order", "step", "touch"]

@@ -1,0 +1,61 @@
+"""Where compiled kernels are kept between starts.
+
+Numba judges a cached function by its own file alone, so a changed helper would go unnoticed:
+the folder's name carries a hash of all kernel sources and of the versions that compile them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import llvmlite
+import numba
+import numpy as np
+
+
+def cache_dir() -> Path:
+    """The project's cache folder: $EDGE_RNN_CACHE, $XDG_CACHE_HOME/edge-rnn or ~/.cache/edge-rnn."""
+    if own := os.environ.get("EDGE_RNN_CACHE"):
+        return Path(own)
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "edge-rnn"
+
+
+def sources_hash() -> str:
+    """16 hex digits over the kernels' sources and the versions of what compiles them."""
+    h = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {np.__version__}".encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        h.update(path.read_bytes())
+    return h.hexdigest()[:16]
+
+
+@contextmanager
+def compile_cache() -> Iterator[None]:
+    """Point Numba's cache at our folder while our kernels are declared, and only then."""
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(_usable(cache_dir() / "kernels" / sources_hash()))
+    try:
+        yield
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+def _usable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as e:
+        warnings.warn(
+            f"compiled kernels can't be kept in {folder} ({e.strerror}): every start compiles "
+            "anew; set EDGE_RNN_CACHE to a writable folder",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return Path(tempfile.mkdtemp(prefix="edge-rnn-kernels-"))

@@ -1,0 +1,50 @@
+"""The program's instructions. Each is an opcode and its operands, int64, in one flat array.
+
+Spaces: `s` scratch float32, `h` the stream's state float32, `p` parameters float32,
+`q` int8 weights. An operand `x: s` is an offset in scratch.
+"""
+
+from enum import IntEnum
+
+
+class Op(IntEnum):
+    """Operands in brackets; n, N, K, H are lengths."""
+
+    END = 0  # []
+    LOAD = 1  # [n, column of x, dst: s]
+    STORE = 2  # [n, src: s, column of y]
+    COPY_STATE = 3  # [n, src: h, dst: s]
+    MATVEC = 4  # [N, K, src: s, dst: s, int8?, w: q or p, scale: p, bias: p or ADD]
+    MATVEC_STATE = 5  # the same with src: h
+    ACTIVATE = 6  # [n, src: s, dst: s, act]
+    SOFTMAX = 7  # [n, src: s, dst: s]
+    SCALE = 8  # [n, src: s, dst: s, offset: p, scale: p, shift: p]
+    EMBED = 9  # [D, src: s, dst: s, int8?, table: q or p, scale: p]
+    RNN = 10  # [H, g: s, h: h, act]
+    LSTM = 11  # [H, g: s, h: h, c: h, gate, cell, hidden]
+    GRU_AFTER = 12  # [H, g: s, u: s, h: h, gate, candidate]
+    GRU_RESET = 13  # [H, g: s, h: h, rh: s, gate]
+    GRU_BLEND = 14  # [H, g: s, h: h, candidate]
+
+
+LENGTHS = {
+    Op.END: 0,
+    Op.LOAD: 3,
+    Op.STORE: 3,
+    Op.COPY_STATE: 3,
+    Op.MATVEC: 8,
+    Op.MATVEC_STATE: 8,
+    Op.ACTIVATE: 4,
+    Op.SOFTMAX: 3,
+    Op.SCALE: 6,
+    Op.EMBED: 6,
+    Op.RNN: 4,
+    Op.LSTM: 7,
+    Op.GRU_AFTER: 6,
+    Op.GRU_RESET: 5,
+    Op.GRU_BLEND: 4,
+}
+"""How many operands follow each opcode."""
+
+ADD = -1
+"""As a MATVEC's bias: add to what stands in dst instead of starting from a bias."""

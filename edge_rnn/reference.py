@@ -1,0 +1,131 @@
+"""What every node computes: whole sequences in float64 NumPy, written to be read.
+
+Nothing here is fast. The kernels and the converters are tested against it.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from edge_rnn.graph import Activation, Dense, Embedding, Gru, Lstm, Model, Node, Rnn, Scale, Softmax
+
+F64: TypeAlias = NDArray[np.float64]
+
+
+def run(model: Model, x: ArrayLike) -> F64:
+    """The model's outputs (T, O) for one stream's inputs x (T, I), from the initial state."""
+    columns = np.asarray(x, np.float64)
+    values: dict[str, F64] = {}
+    start = 0
+    for i in model.inputs:
+        values[i.name] = columns[:, start : start + i.width]
+        start += i.width
+    for node in model.nodes:
+        values[node.name] = forward(node, values[node.input])
+    return np.concatenate([values[name] for name in model.outputs], axis=1)
+
+
+def activate(act: str, x: F64) -> F64:
+    """The activation named `act`, element-wise (see `graph.Act`)."""
+    match act:
+        case "linear":
+            return x
+        case "relu":
+            return np.maximum(x, 0)
+        case "relu6":
+            return np.clip(x, 0, 6)
+        case "tanh":
+            return np.tanh(x)
+        case "sigmoid":
+            return 0.5 * (np.tanh(0.5 * x) + 1)
+        case "softsign":
+            return x / (1 + np.abs(x))
+        case "silu":
+            return x * activate("sigmoid", x)
+        case "hard_sigmoid_keras2":
+            return np.clip(0.2 * x + 0.5, 0, 1)
+        case "hard_sigmoid_relu6":
+            return np.clip(x + 3, 0, 6) / 6
+    raise ValueError(act)
+
+
+@singledispatch
+def forward(node: Node, x: F64) -> F64:
+    """One node over a whole sequence, x (T, I) -> (T, width), from the initial state."""
+    raise NotImplementedError(node.OP)
+
+
+@forward.register
+def _(node: Rnn, x: F64) -> F64:
+    w, u = node.w.float64(), node.u.float64()
+    h = np.zeros(len(u))
+    steps = []
+    for x_t in x:
+        h = activate(node.act, w @ x_t + u @ h + node.b)
+        steps.append(h)
+    return np.array(steps).reshape(len(x), len(u))
+
+
+@forward.register
+def _(node: Lstm, x: F64) -> F64:
+    w, u = node.w.float64(), node.u.float64()
+    H = u.shape[1]
+    h, c = np.zeros(H), np.zeros(H)
+    steps = []
+    for x_t in x:
+        i, f, g, o = (w @ x_t + u @ h + node.b).reshape(4, H)
+        i, f, o = (activate(node.gate, gate) for gate in (i, f, o))
+        c = f * c + i * activate(node.cell, g)
+        h = o * activate(node.hidden, c)
+        steps.append(h)
+    return np.array(steps).reshape(len(x), H)
+
+
+@forward.register
+def _(node: Gru, x: F64) -> F64:
+    H = node.u.data.shape[1]
+    wz, wr, wn = node.w.float64().reshape(3, H, -1)
+    uz, ur, un = node.u.float64().reshape(3, H, H)
+    bz, br, bn = node.b.reshape(3, H)
+    h = np.zeros(H)
+    steps = []
+    for x_t in x:
+        z = activate(node.gate, wz @ x_t + uz @ h + bz)
+        r = activate(node.gate, wr @ x_t + ur @ h + br)
+        if node.reset == "after":
+            n = activate(node.candidate, wn @ x_t + bn + r * (un @ h + node.rb))
+        else:
+            n = activate(node.candidate, wn @ x_t + bn + un @ (r * h) + node.rb)
+        h = (1 - z) * n + z * h
+        steps.append(h)
+    return np.array(steps).reshape(len(x), H)
+
+
+@forward.register
+def _(node: Dense, x: F64) -> F64:
+    return activate(node.act, x @ node.w.float64().T + node.b)
+
+
+@forward.register
+def _(node: Embedding, x: F64) -> F64:
+    return node.table.float64()[x[:, 0].astype(np.int64)]
+
+
+@forward.register
+def _(node: Scale, x: F64) -> F64:
+    return (x - node.offset) * node.scale.astype(np.float64) + node.shift
+
+
+@forward.register
+def _(node: Activation, x: F64) -> F64:
+    return activate(node.act, x)
+
+
+@forward.register
+def _(node: Softmax, x: F64) -> F64:
+    e = np.exp(x - x.max(axis=1, keepdims=True))
+    return np.asarray(e / e.sum(axis=1, keepdims=True))

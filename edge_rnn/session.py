@@ -1,0 +1,207 @@
+"""A model running: many streams, one hidden state each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
+
+import msgspec
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from edge_rnn.errors import InputError, SnapshotError, StaleSlotError
+from edge_rnn.graph import F32, Model, digest
+from edge_rnn.kernels import Status, step
+from edge_rnn.program import compile_model
+from edge_rnn.state import Eviction, StateStore, StreamState
+from edge_rnn.validation import validate
+
+SNAPSHOT_SCHEMA = 1
+
+
+class _Snapshot(msgspec.Struct, forbid_unknown_fields=True):
+    schema: int
+    model: str
+    streams: list[StreamState]
+
+
+class Session:
+    """Steps many streams through one model, bit for bit as if each were alone.
+
+    capacity: streams held at once; a new one beyond evicts the least recently used.
+    max_batch: rows that may share one pass over the weights. It bounds scratch memory and never
+        changes a result; this version's runner passes over the weights once a row.
+    ttl: seconds after which `step`, `run` and `slots` evict an idle stream; None keeps it.
+    clock: seconds, monotonic; a caller with a time of its own passes it here.
+    on_evict: called with each `Eviction`, after it happened.
+
+    Not thread-safe: one session, one thread.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        capacity: int = 1000,
+        max_batch: int = 256,
+        *,
+        ttl: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        on_evict: Callable[[Eviction], None] | None = None,
+    ) -> None:
+        if not 0 < capacity < 2**31 or max_batch < 1:
+            raise ValueError(f"capacity {capacity} and max_batch {max_batch} must be positive")
+        validate(model)
+        self.model, self.capacity, self.max_batch = model, capacity, max_batch
+        self.digest = digest(model)
+        self._clock = clock
+        self._program = p = compile_model(model)
+        self._store = StateStore(p.state_width, capacity, ttl, on_evict)
+        self._scratch = np.zeros(p.scratch_width, np.float32)
+        slab, table = self._store.slab, self._store.table
+        self._fixed = (p.code, p.int8s, p.floats, p.vocabularies, slab, table)
+        self._warm_up()
+
+    @property
+    def streams(self) -> list[str]:
+        """Ids of the open streams, least recently used first."""
+        return self._store.streams()
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of state a stream."""
+        return 4 * self._program.state_width
+
+    def steps(self, stream: str) -> int:
+        """How many steps the stream has taken. Raises StreamError."""
+        return self._store.steps(stream)
+
+    def step(self, streams: Sequence[str], x: ArrayLike) -> F32:
+        """Step each stream by its row of x (B, I) -> y (B, O), float32.
+
+        New ids start from the initial state; an id that stands twice is stepped in order.
+        Raises InputError or CapacityError, with no stream stepped.
+        """
+        rows = self._rows(x)
+        if len(streams) != len(rows):
+            raise InputError(f"{len(streams)} streams for {len(rows)} rows of x")
+        y = np.empty((len(rows), self._program.output_width), np.float32)
+        self.step_slots(self.slots(streams), rows, y)
+        return y
+
+    def run(self, stream: str, x: ArrayLike) -> F32:
+        """Step one stream by every row of x (T, I) in order -> y (T, O), continuing its state."""
+        rows = self._rows(x)
+        return self.step([stream] * len(rows), rows)
+
+    def slots(self, streams: Sequence[str]) -> NDArray[np.int64]:
+        """Handles (B,) for `step_slots`, valid until the stream is evicted or closed.
+
+        Raises CapacityError.
+        """
+        now = self._clock()
+        self._store.expire(now)
+        return self._store.handles(streams, now)
+
+    def step_slots(self, slots: NDArray[np.int64], x: F32, out: F32) -> None:
+        """`step` without the id look-up: slots int64 (B,), x float32 (B, I), out float32 (B, O).
+
+        All three C-contiguous. Raises StaleSlotError or InputError, with no stream stepped.
+        """
+        p, rows = self._program, len(slots)
+        if x.shape != (rows, p.input_width) or out.shape != (rows, p.output_width):
+            raise InputError(
+                f"x {x.shape} and out {out.shape} for {rows} slots: "
+                f"expected ({rows}, {p.input_width}) and ({rows}, {p.output_width})"
+            )
+        try:
+            status, row, column = step(*self._fixed, slots, self._clock(), x, out, self._scratch)
+        except TypeError as e:
+            raise InputError(
+                f"slots {slots.dtype}, x {x.dtype}, out {out.dtype}: expected int64, float32, "
+                "float32, C-contiguous and writable"
+            ) from e
+        if status:
+            self._refuse(Status(status), row, column, x)
+
+    def reset(self, stream: str) -> None:
+        """Put the stream back to its initial state and step 0. Raises StreamError."""
+        self._store.clear(stream)
+
+    def close(self, stream: str) -> None:
+        """Forget the stream. Raises StreamError."""
+        self._store.close(stream)
+
+    def states(self, streams: Iterable[str] | None = None) -> list[StreamState]:
+        """The states of the streams, of all open ones if None. Raises StreamError."""
+        return self._store.export(self.streams if streams is None else streams)
+
+    def load_states(self, states: Sequence[StreamState]) -> None:
+        """Open streams with these states, replacing what they had.
+
+        Raises SnapshotError or CapacityError, with nothing loaded.
+        """
+        for s in states:
+            if len(s.state) != self.state_bytes or s.steps < 0:
+                raise SnapshotError(
+                    f"stream {s.stream!r}: {len(s.state)} bytes of state at step {s.steps}, "
+                    f"this model's streams have {self.state_bytes}"
+                )
+        if len({s.stream for s in states}) != len(states):
+            raise SnapshotError("a stream stands twice")
+        self._store.load(states, self._clock())
+
+    def snapshot(self, streams: Iterable[str] | None = None) -> bytes:
+        """The streams' states (all if None) with this model's digest. Raises StreamError."""
+        return msgspec.msgpack.encode(
+            _Snapshot(SNAPSHOT_SCHEMA, self.digest, self.states(streams))
+        )
+
+    def restore(self, blob: bytes) -> list[str]:
+        """Load a snapshot's streams, replacing those of the same id; returns their ids.
+
+        Raises SnapshotError if it is damaged, of another schema or of another model, or
+        CapacityError; nothing is loaded then.
+        """
+        try:
+            snapshot = msgspec.msgpack.decode(blob, type=_Snapshot)
+        except msgspec.MsgspecError as e:
+            raise SnapshotError(f"not a snapshot, or a damaged one: {e}") from e
+        if snapshot.schema != SNAPSHOT_SCHEMA:
+            raise SnapshotError(f"snapshot schema {snapshot.schema}, expected {SNAPSHOT_SCHEMA}")
+        if snapshot.model != self.digest:
+            raise SnapshotError(
+                f"snapshot of model {snapshot.model[:12]}, this session runs {self.digest[:12]}"
+            )
+        self.load_states(snapshot.streams)
+        return [s.stream for s in snapshot.streams]
+
+    def _rows(self, x: ArrayLike) -> F32:
+        with np.errstate(over="ignore"):  # a float64 too large for float32 is refused as infinite
+            try:
+                rows: F32 = np.require(x, np.float32, "CW")
+            except (TypeError, ValueError) as e:
+                raise InputError(f"x is not an array of numbers: {e}") from e
+        if rows.ndim != 2 or rows.shape[1] != self._program.input_width:
+            raise InputError(
+                f"x has shape {rows.shape}, expected (rows, {self._program.input_width})"
+            )
+        return rows
+
+    def _refuse(self, status: Status, row: int, column: int, x: F32) -> NoReturn:
+        if status == Status.STALE_SLOT:
+            raise StaleSlotError(f"row {row}: its stream was evicted or closed; ask `slots` again")
+        names = [f.name for f in self.model.features] or [f"x[{i}]" for i in range(x.shape[1])]
+        value, wanted = x[row, column], "a finite number"
+        if status == Status.BAD_INDEX:
+            sizes = dict(self._program.vocabularies.tolist())
+            wanted = f"a whole number from 0 to {sizes[column] - 1}"
+        raise InputError(f"row {row}: {names[column]} is {value}, expected {wanted}")
+
+    def _warm_up(self) -> None:
+        """Compile or load the runner now, then never again: other types are the caller's error."""
+        p = self._program
+        x = np.empty((0, p.input_width), np.float32)
+        y = np.empty((0, p.output_width), np.float32)
+        self.step_slots(np.empty(0, np.int64), x, y)
+        step.disable_compile()
