@@ -81,9 +81,7 @@ class _Assembler:
             return 1, self.put("int8s", data), self.put("floats", scale)
         return 0, self.put("floats", data.astype(np.float32)), 0
 
-    def matvec(
-        self, w: Matrix, src: int, dst: int, bias: F32 | None, op: Op = Op.MATVEC
-    ) -> None:
+    def matvec(self, w: Matrix, src: int, dst: int, bias: F32 | None, op: Op = Op.MATVEC) -> None:
         """dst = w src + bias, or dst += w src without a bias; weights packed by columns."""
         rows, columns = w.data.shape
         packed = self.matrix(w.data.T, w.scale)
@@ -131,7 +129,10 @@ def _link(asm: _Assembler, model: Model, columns: dict[str, int], output_width: 
 
 def _widest_product(model: Model) -> int:
     rows = [
-        len(m.data) for n in model.nodes for m in (getattr(n, "w", None), getattr(n, "u", None)) if m
+        len(m.data)
+        for n in model.nodes
+        for m in (getattr(n, "w", None), getattr(n, "u", None))
+        if m
     ]
     return max(rows, default=0)
 

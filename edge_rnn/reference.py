@@ -43,7 +43,7 @@ def activate(act: str, x: F64) -> F64:
         case "sigmoid":
             return 0.5 * (np.tanh(0.5 * x) + 1)
         case "softsign":
-            return x / (1 + np.abs(x))
+            return np.asarray(x / (1 + np.abs(x)))
         case "silu":
             return x * activate("sigmoid", x)
         case "hard_sigmoid_keras2":

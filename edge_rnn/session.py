@@ -153,9 +153,7 @@ class Session:
 
     def snapshot(self, streams: Iterable[str] | None = None) -> bytes:
         """The streams' states (all if None) with this model's digest. Raises StreamError."""
-        return msgspec.msgpack.encode(
-            _Snapshot(SNAPSHOT_SCHEMA, self.digest, self.states(streams))
-        )
+        return msgspec.msgpack.encode(_Snapshot(SNAPSHOT_SCHEMA, self.digest, self.states(streams)))
 
     def restore(self, blob: bytes) -> list[str]:
         """Load a snapshot's streams, replacing those of the same id; returns their ids.
@@ -179,7 +177,7 @@ class Session:
     def _rows(self, x: ArrayLike) -> F32:
         with np.errstate(over="ignore"):  # a float64 too large for float32 is refused as infinite
             try:
-                rows: F32 = np.require(x, np.float32, "CW")
+                rows: F32 = np.require(x, np.float32, ["C", "W"])
             except (TypeError, ValueError) as e:
                 raise InputError(f"x is not an array of numbers: {e}") from e
         if rows.ndim != 2 or rows.shape[1] != self._program.input_width:

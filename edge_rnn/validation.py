@@ -24,6 +24,7 @@ from edge_rnn.graph import (
 )
 
 MAX_NODES = 10_000
+MAX_WIDTHS = 1 << 24
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,120}")
 
 
@@ -35,6 +36,8 @@ def validate(model: Model) -> None:
     """
     _check_names(model)
     widths = value_widths(model)
+    if sum(widths.values()) > MAX_WIDTHS:
+        raise ModelError(f"values {sum(widths.values())} wide in all, at most {MAX_WIDTHS} allowed")
     for node in model.nodes:
         _check_attributes(node)
         for name, _, tensor in tensors(node):
@@ -137,7 +140,9 @@ def _check_probe(model: Model, probe: Probe) -> None:
         ("output", probe.output, model.output_width),
     ):
         if a.shape != (steps, width) or not steps:
-            raise ModelError(f"probe {what} has shape {a.shape}, expected ({steps or 'T'}, {width})")
+            raise ModelError(
+                f"probe {what} has shape {a.shape}, expected ({steps or 'T'}, {width})"
+            )
         if a.dtype != np.float32 or not np.isfinite(a).all():
             raise ModelError(f"probe {what}: expected finite float32 numbers")
     if output_digest(probe.output) != probe.digest:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import llvmlite
 import numba
@@ -20,7 +21,7 @@ import numpy as np
 
 
 def cache_dir() -> Path:
-    """The project's cache folder: $EDGE_RNN_CACHE, $XDG_CACHE_HOME/edge-rnn or ~/.cache/edge-rnn."""
+    """$EDGE_RNN_CACHE, else $XDG_CACHE_HOME/edge-rnn, else ~/.cache/edge-rnn."""
     if own := os.environ.get("EDGE_RNN_CACHE"):
         return Path(own)
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -38,12 +39,13 @@ def sources_hash() -> str:
 @contextmanager
 def compile_cache() -> Iterator[None]:
     """Point Numba's cache at our folder while our kernels are declared, and only then."""
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(_usable(cache_dir() / "kernels" / sources_hash()))
+    config: Any = numba.config
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(_usable(cache_dir() / "kernels" / sources_hash()))
     try:
         yield
     finally:
-        numba.config.CACHE_DIR = before
+        config.CACHE_DIR = before
 
 
 def _usable(folder: Path) -> Path:

@@ -30,7 +30,12 @@ _A13, _A11, _A9, _A7, _A5, _A3, _A1 = (
 )
 _B6, _B4, _B2, _B0 = (
     np.float32(v)
-    for v in (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
+    for v in (
+        1.19825839466702e-06,
+        1.18534705686654e-04,
+        2.26843463243900e-03,
+        4.89352518554385e-03,
+    )
 )
 _EXP_LOW, _EXP_HIGH = np.float32(-87.33654), np.float32(88.37626)
 _LOG2E, _LN2_HIGH, _LN2_LOW = (
@@ -104,7 +109,7 @@ def activate(act: int, v: F32) -> None:
             v[i] = v[i] / (_1 + abs(v[i]))
     elif act == SILU:
         for i in range(v.size):
-            v[i] = v[i] * sigmoid(v[i])
+            v[i] = v[i] / (_1 + exp(-v[i]))
     elif act == HARD_KERAS2:
         for i in range(v.size):
             v[i] = clip(_FIFTH * v[i] + _HALF, _0, _1)

@@ -1,0 +1,81 @@
+"""The command line. Commands load only when they are called, so that `--help` is quick.
+
+Packages above the runtime add theirs through the entry point group `edge_rnn.commands`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.metadata import EntryPoint, entry_points
+
+import click
+
+from edge_rnn import __version__
+from edge_rnn.errors import ConfigError, EdgeRnnError
+
+EXIT_FAILED, EXIT_USAGE, EXIT_DIFFERS = 1, 2, 3
+
+_OWN = {
+    "bench": "edge_rnn.cli.bench:bench",
+    "completion": "edge_rnn.cli.completion:completion",
+    "inspect": "edge_rnn.cli.inspect:inspect",
+    "run": "edge_rnn.cli.run:run",
+    "verify": "edge_rnn.cli.verify:verify",
+}
+
+
+class _Commands(click.Group):
+    """A group whose commands are imported on demand."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*_OWN, *_added()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if entry := _added().get(cmd_name):
+            command: click.Command = entry.load()
+            return command
+        if cmd_name not in _OWN:
+            return None
+        module, name = _OWN[cmd_name].split(":")
+        found: click.Command = getattr(importlib.import_module(module), name)
+        return found
+
+
+def _added() -> dict[str, EntryPoint]:
+    return {e.name: e for e in entry_points(group="edge_rnn.commands")}
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, "
+    "3 not bit-identical (verify).",
+)
+@click.version_option(__version__, prog_name="edge-rnn")
+def cli() -> None:
+    """Streaming inference for recurrent networks at the edge.
+
+    \b
+    edge-rnn demo                                  see it work
+    edge-rnn convert model.keras -o model.ernn     bring your own network
+    edge-rnn run pipeline.toml                     MQTT topics in, predictions out
+    """
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit with its code; our own errors become one line on stderr."""
+    try:
+        code = cli.main(args, standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as e:
+        e.show()
+        sys.exit(e.exit_code)
+    except EdgeRnnError as e:
+        click.echo(f"edge-rnn: {e}", err=True)
+        sys.exit(EXIT_USAGE if isinstance(e, ConfigError) else EXIT_FAILED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(EXIT_FAILED)

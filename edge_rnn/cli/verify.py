@@ -1,0 +1,89 @@
+"""`edge-rnn verify`: does this machine compute what the file says?"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import msgspec
+import numpy as np
+
+from edge_rnn import reference
+from edge_rnn.errors import ModelError
+from edge_rnn.graph import F32, Model, output_digest
+from edge_rnn.modelfile import load
+from edge_rnn.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """A probe's replay: bits against the recorded output, values against the reference.
+
+    `first_difference` is (step, column) or None; errors are absolute maxima.
+    """
+
+    identical: bool
+    digest: str
+    steps: int
+    first_difference: tuple[int, int] | None
+    max_difference: float
+    reference_error: float
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
+@click.pass_context
+def verify(ctx: click.Context, file: Path, as_json: bool) -> None:
+    """Replay the run recorded in FILE on this machine and compare the bits.
+
+    Exits with 0 if they are identical, with 3 if not.
+
+    \b
+    Example:
+      edge-rnn verify activity.ernn
+    """
+    result = replay(load(file))
+    if as_json:
+        click.echo(msgspec.json.encode({"file": str(file), **asdict(result)}).decode())
+    else:
+        click.echo(_sentence(result))
+    if not result.identical:
+        ctx.exit(3)
+
+
+def replay(model: Model) -> Verification:
+    """Step the model's probe from the initial state. Raises ModelError if it has none."""
+    if model.probe is None:
+        raise ModelError("the model carries no probe, so there is nothing to verify against")
+    expected = model.probe.output
+    y = Session(model, capacity=1).run("probe", model.probe.input)
+    difference = np.abs(y.astype(np.float64) - expected)
+    exact = reference.run(model, model.probe.input)
+    return Verification(
+        identical=output_digest(y) == model.probe.digest,
+        digest=output_digest(y),
+        steps=len(y),
+        first_difference=_first_difference(y, expected),
+        max_difference=float(difference.max()),
+        reference_error=float(np.abs(y - exact).max()),
+    )
+
+
+def _first_difference(y: F32, expected: F32) -> tuple[int, int] | None:
+    places = np.argwhere(y.view(np.int32) != np.ascontiguousarray(expected).view(np.int32))
+    return (int(places[0][0]), int(places[0][1])) if len(places) else None
+
+
+def _sentence(v: Verification) -> str:
+    here = f"{platform.machine()}, {v.steps} steps"
+    error = f"error against the float64 reference {v.reference_error:.2g}"
+    if v.identical:
+        return f"bit-identical to the machine that made this file ({here}; {error})"
+    step, column = v.first_difference or (0, 0)
+    return (
+        f"NOT identical ({here}): first differs at step {step}, column {column}; "
+        f"largest difference {v.max_difference:.2g}; {error}"
+    )

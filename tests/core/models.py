@@ -1,0 +1,102 @@
+"""Small random models of every kind, for the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from edge_rnn.graph import (
+    Act,
+    Activation,
+    Dense,
+    Embedding,
+    Gru,
+    Input,
+    Lstm,
+    Matrix,
+    Model,
+    Node,
+    Rnn,
+    Scale,
+    Softmax,
+)
+
+I, H = 5, 7
+
+
+class Random:
+    """Weights of one seed and format."""
+
+    def __init__(self, seed: int = 0, weights: str = "float32") -> None:
+        self.rng, self.weights = np.random.default_rng(seed), weights
+
+    def vector(self, n: int) -> np.ndarray:
+        return self.rng.normal(0, 0.5, n).astype(np.float32)
+
+    def matrix(self, rows: int, columns: int) -> Matrix:
+        w = self.rng.normal(0, columns**-0.5, (rows, columns)).astype(np.float32)
+        if self.weights != "int8":
+            return Matrix(w.astype(self.weights))
+        scale = (np.abs(w).max(axis=1) / 127).astype(np.float32)
+        return Matrix(np.rint(w / scale[:, None]).astype(np.int8), scale)
+
+
+def rnn(r: Random, name: str = "cell", x: str = "x", i: int = I, act: Act = "tanh") -> Rnn:
+    return Rnn(name, x, r.matrix(H, i), r.matrix(H, H), r.vector(H), act)
+
+
+def lstm(r: Random, name: str = "cell", x: str = "x", i: int = I, **acts: Act) -> Lstm:
+    return Lstm(name, x, r.matrix(4 * H, i), r.matrix(4 * H, H), r.vector(4 * H), **acts)
+
+
+def gru(r: Random, name: str = "cell", x: str = "x", i: int = I, **choices: str) -> Gru:
+    w, u = r.matrix(3 * H, i), r.matrix(3 * H, H)
+    return Gru(name, x, w, u, r.vector(3 * H), r.vector(H), **choices)  # type: ignore[arg-type]
+
+
+def model(*nodes: Node, width: int = I) -> Model:
+    return Model((Input("x", width),), nodes, (nodes[-1].name,))
+
+
+NODES: dict[str, Callable[[Random], Node]] = {
+    "rnn": rnn,
+    "rnn_relu": lambda r: rnn(r, act="relu"),
+    "lstm": lstm,
+    "lstm_hard": lambda r: lstm(r, gate="hard_sigmoid_keras2", cell="softsign", hidden="relu6"),
+    "gru_after": gru,
+    "gru_before": lambda r: gru(r, reset="before"),
+    "gru_odd": lambda r: gru(r, gate="hard_sigmoid_relu6", candidate="linear"),
+    "dense": lambda r: Dense("dense", "x", r.matrix(H, I), r.vector(H), "silu"),
+    "scale": lambda r: Scale("scale", "x", r.vector(I), r.vector(I), r.vector(I)),
+    "activation": lambda r: Activation("activation", "x", "sigmoid"),
+    "softmax": lambda r: Softmax("softmax", "x"),
+}
+
+
+def single(kind: str, weights: str = "float32", seed: int = 0) -> Model:
+    """A model of the one node."""
+    return model(NODES[kind](Random(seed, weights)))
+
+
+def stack(weights: str = "float32", seed: int = 0) -> Model:
+    """One of everything, a deep classifier."""
+    r = Random(seed, weights)
+    return model(
+        Scale("norm", "x", r.vector(I), r.vector(I), r.vector(I)),
+        lstm(r, "lstm", "norm"),
+        gru(r, "before", "lstm", H, reset="before"),
+        gru(r, "after", "before", H),
+        rnn(r, "rnn", "after", H),
+        Dense("dense", "rnn", r.matrix(4, H), r.vector(4)),
+        Softmax("softmax", "dense"),
+    )
+
+
+def embedding(weights: str = "float32") -> Model:
+    r = Random(3, weights)
+    return model(Embedding("emb", "x", r.matrix(11, I)), gru(r, "cell", "emb"), width=1)
+
+
+def inputs(steps: int, width: int = I, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 1.5, (steps, width)).astype(np.float32)
