@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
-import models
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +15,9 @@ from edge_rnn import Session, reference
 from edge_rnn.errors import CapacityError, InputError, SnapshotError, StaleSlotError, StreamError
 from edge_rnn.graph import ACTS, Activation
 from edge_rnn.state import Eviction
+from tests.core import models
 
+ROOT = Path(__file__).parents[2]
 DEEP = models.stack("int8")
 T = 60
 
@@ -111,12 +113,14 @@ def test_a_new_process_continues_bit_for_bit(tmp_path) -> None:
     session.run("dev", x[:30])
     (tmp_path / "blob").write_bytes(session.snapshot(["dev"]))
     script = (
-        f"import sys; sys.path.insert(0, {str(models.__file__)!r}.rpartition('/')[0])\n"
-        "import models; from edge_rnn import Session; s = Session(models.stack('int8'))\n"
+        "import sys; from tests.core import models; from edge_rnn import Session\n"
+        "s = Session(models.stack('int8'))\n"
         f"s.restore(open({str(tmp_path / 'blob')!r}, 'rb').read())\n"
         f"sys.stdout.buffer.write(s.run('dev', models.inputs({T})[30:]).tobytes())"
     )
-    out = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    out = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, check=True
+    )
     assert out.stdout == whole[30:].tobytes()
 
 
