@@ -26,8 +26,6 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.errors import EdgeRnnError
-
 Split = Literal["train", "test"]
 
 RATE_HZ: Final = 10
@@ -59,14 +57,16 @@ _FILES: Final[dict[Split, str]] = {
     "train": "BasicMotions_TRAIN.ts",
     "test": "BasicMotions_TEST.ts",
 }
-_SHA256: Final[dict[Split, str]] = {
+SHA256: Final[dict[Split, str]] = {
     "train": "8dc43cc6306cb679c888c01e26f91772ac4441a916da43bac8b79734a538b9d6",
     "test": "79213102bc6fca1a398ad98ce1185dff0208fa3d1465e687f48288946b0ff8dc",
 }
+"""SHA-256 of the two files the recordings are read from."""
+
 _PIP_SECONDS: Final = 300
 
 
-class RecordingsError(EdgeRnnError, RuntimeError):
+class RecordingsError(RuntimeError):
     """The recordings could not be obtained, or are not the pinned ones."""
 
 
@@ -138,8 +138,8 @@ def _read(split: Split) -> bytes:
 
 def _verified(split: Split, content: bytes) -> bytes:
     digest = hashlib.sha256(content).hexdigest()
-    if digest != _SHA256[split]:
-        raise RecordingsError(f"{_FILES[split]} has sha256 {digest}, expected {_SHA256[split]}")
+    if digest != SHA256[split]:
+        raise RecordingsError(f"{_FILES[split]} has sha256 {digest}, expected {SHA256[split]}")
     return content
 
 

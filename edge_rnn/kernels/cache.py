@@ -7,7 +7,6 @@ the folder's name carries a hash of all kernel sources and of the versions that 
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -19,13 +18,7 @@ import llvmlite
 import numba
 import numpy as np
 
-
-def cache_dir() -> Path:
-    """$EDGE_RNN_CACHE, else $XDG_CACHE_HOME/edge-rnn, else ~/.cache/edge-rnn."""
-    if own := os.environ.get("EDGE_RNN_CACHE"):
-        return Path(own)
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "edge-rnn"
+from edge_rnn.cachedir import cache_dir
 
 
 def sources_hash() -> str:

@@ -19,10 +19,18 @@ _1 = np.float32(1.0)
 
 
 @njit(error_model="numpy")
+def copy(a: F32, v: F32) -> None:
+    """v (N,) = a, without the overlap check that makes slice assignment slow to compile."""
+    for i in range(v.size):
+        v[i] = a[i]
+
+
+@njit(error_model="numpy")
 def accumulate(w: NDArray[Any], x: F32, total: F32) -> None:
     """total (N,) = sum over k of x[k] times column k of w, packed (K, N) as a vector."""
     n = total.size
-    total[:] = np.float32(0.0)
+    for i in range(n):
+        total[i] = np.float32(0.0)
     for k in range(x.size):
         column = w[k * n : (k + 1) * n]
         xk = x[k]

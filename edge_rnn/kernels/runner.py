@@ -18,6 +18,7 @@ from edge_rnn.kernels.elementwise import activate, softmax
 from edge_rnn.kernels.layers import (
     accumulate,
     add,
+    copy,
     gru_blend,
     gru_reset_after,
     gru_reset_before,
@@ -153,7 +154,7 @@ def _matvec(a: I64, src: F32, int8s: I8, floats: F32, scratch: F32, total: F32) 
     else:
         accumulate(floats[a[5] : a[5] + N * K], src, total)
     if a[7] != ADD:
-        dst[:] = floats[a[7] : a[7] + N]
+        copy(floats[a[7] : a[7] + N], dst)
     add(total, dst)
 
 
@@ -183,17 +184,17 @@ def _run(code: I64, int8s: I8, floats: F32, h: F32, x: F32, y: F32, s: F32) -> N
         a = code[pc + 1 : pc + 1 + _LENGTH[op]]
         n = a[0]
         if op == _LOAD:
-            s[a[2] : a[2] + n] = x[a[1] : a[1] + n]
+            copy(x[a[1] : a[1] + n], s[a[2] : a[2] + n])
         elif op == _STORE:
-            y[a[2] : a[2] + n] = s[a[1] : a[1] + n]
+            copy(s[a[1] : a[1] + n], y[a[2] : a[2] + n])
         elif op == _COPY_STATE:
-            s[a[2] : a[2] + n] = h[a[1] : a[1] + n]
+            copy(h[a[1] : a[1] + n], s[a[2] : a[2] + n])
         elif op == _MATVEC:
             _matvec(a, s[a[2] : a[2] + a[1]], int8s, floats, s, s)
         elif op == _MATVEC_STATE:
             _matvec(a, h[a[2] : a[2] + a[1]], int8s, floats, s, s)
         elif op == _ACTIVATE:
-            s[a[2] : a[2] + n] = s[a[1] : a[1] + n]
+            copy(s[a[1] : a[1] + n], s[a[2] : a[2] + n])
             activate(a[3], s[a[2] : a[2] + n])
         elif op == _SOFTMAX:
             softmax(s[a[1] : a[1] + n], s[a[2] : a[2] + n])
@@ -202,7 +203,7 @@ def _run(code: I64, int8s: I8, floats: F32, h: F32, x: F32, y: F32, s: F32) -> N
         elif op == _EMBED:
             _embed(a, int8s, floats, s)
         elif op == _RNN:
-            h[a[2] : a[2] + n] = s[a[1] : a[1] + n]
+            copy(s[a[1] : a[1] + n], h[a[2] : a[2] + n])
             activate(a[3], h[a[2] : a[2] + n])
         elif op == _LSTM:
             g = s[a[1] : a[1] + 4 * n]

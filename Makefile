@@ -1,0 +1,58 @@
+# Two commands do all the set-up themselves, in .venv and build/ of this checkout:
+#   make demo    see it work            (SECONDS=60 DEVICES=8 SPEED=1)
+#   make test    run the test suite     (ARGS="-k name")
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null \
+	&& echo $$p && break; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+ARGS ?=
+SECONDS ?= 60
+DEVICES ?= 8
+SPEED ?= 1
+export EDGE_RNN_CACHE ?= $(CURDIR)/build/cache
+
+.PHONY: help demo test lint check train lock clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+demo: .venv/demo
+	@$(BIN)/edge-rnn demo --seconds $(SECONDS) --devices $(DEVICES) --speed $(SPEED) $(ARGS)
+
+test: .venv/dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Train the demo's network anew and convert it.
+train: .venv/dev
+	$(BIN)/python examples/train_activity.py --out build/activity.keras
+	$(BIN)/python examples/convert_activity.py build/activity.keras
+
+lock:
+	$(PIP) install uv
+	for extra in "demo --extra demo --group demo" "dev --all-extras --group dev"; do set -- $$extra; \
+		name=$$1; shift; $(BIN)/uv pip compile -q --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-emit-index-url --no-emit-find-links --upgrade \
+		pyproject.toml "$$@" -o .ci/lock/$$name.txt; done
+
+clean:
+	rm -rf .venv build dist
+
+.venv/demo .venv/dev: .venv/%: .ci/lock/%.txt pyproject.toml | .venv/bin/python
+	@echo "installing what .ci/lock/$*.txt lists into .venv (once)"
+	@$(PIP) install --require-hashes -r .ci/lock/$*.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "edge-rnn needs Python 3.11 to 3.14, 64-bit: none was found; \
+	set PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || $(PYTHON) -m virtualenv -q .venv || { rm -rf .venv; echo \
+	"$(PYTHON) can't make a virtual environment: sudo apt install python3-venv" >&2; exit 1; }

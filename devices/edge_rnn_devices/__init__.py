@@ -1,0 +1,1 @@
+"""What stands around the runtime: recordings, simulated devices, the demo."""

@@ -1,0 +1,122 @@
+"""Simulated devices: real recordings replayed over MQTT at their true rate, or faster.
+
+Each device publishes `{"timestamp": s, "ax": ..., ...}` to `sensors/NAME/imu`, and, when its
+wearer changes activity, `{"timestamp": s, "activity": ...}` to `truth/NAME`, which the daemon
+never reads. Run as `python -m edge_rnn_devices.simulator`; on its end it prints how many messages
+it sent as JSON.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+import click
+import msgspec
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edge_rnn_devices.recordings import ACTIVITIES, FEATURES, RATE_HZ, Recordings, day, load
+
+_WINDOW = 1000
+
+
+def device_names(count: int) -> list[str]:
+    """`watch-1` and on."""
+    return [f"watch-{i + 1}" for i in range(count)]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One reading: features in the order of `FEATURES`, and what the wearer really does."""
+
+    features: list[float]
+    activity: str
+
+
+def endless_day(recordings: Recordings, seed: int) -> Iterator[Sample]:
+    """One wearer's day: all recordings in random order, then in another, and so on."""
+    while True:
+        samples, labels = day(recordings, seed)
+        for features, label in zip(samples.tolist(), labels.tolist(), strict=True):
+            yield Sample(features, ACTIVITIES[label])
+        seed += 1_000_003
+
+
+class Simulator:
+    """Publishes the samples of several devices through one MQTT connection at QoS 1."""
+
+    def __init__(self, host: str, port: int, days: dict[str, Iterator[Sample]]) -> None:
+        self.days = days
+        self.sent = 0
+        self._last: paho.MQTTMessageInfo | None = None
+        self._doing: dict[str, str] = {}
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id="edge-rnn-simulator")
+        self._client.max_inflight_messages_set(_WINDOW)
+        self._client.connect(host, port)
+        self._client.loop_start()
+
+    def tick(self) -> None:
+        """Publish one sample of every device."""
+        for device, samples in self.days.items():
+            sample, now = next(samples), time.time()
+            if self._doing.get(device) != sample.activity:
+                self._doing[device] = sample.activity
+                truth = {"timestamp": now, "activity": sample.activity}
+                self._client.publish(f"truth/{device}", msgspec.json.encode(truth), qos=1)
+            reading = {"timestamp": now, **dict(zip(FEATURES, sample.features, strict=True))}
+            topic, payload = f"sensors/{device}/imu", msgspec.json.encode(reading)
+            self._last = self._client.publish(topic, payload, qos=1)
+            self.sent += 1
+
+    def close(self, patience: float = 10.0) -> None:
+        """Wait until the broker has acknowledged the last message, at most `patience` seconds."""
+        if self._last is not None:
+            self._last.wait_for_publish(patience)
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+def pace(rate: float, seconds: float) -> Iterator[None]:
+    """Yield `rate` times a second for `seconds` (0: without end), catching up when late."""
+    start = time.monotonic()
+    count = 0
+    while not seconds or count < rate * seconds:
+        due = start + count / rate
+        if (wait := due - time.monotonic()) > 0:
+            time.sleep(wait)
+        yield
+        count += 1
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=1883, show_default=True)
+@click.option("--devices", default=8, show_default=True)
+@click.option("--speed", default=1.0, show_default=True, help="Times real time.")
+@click.option("--seconds", default=0.0, help="Stop after this many; 0: on SIGTERM.")
+def main(host: str, port: int, devices: int, speed: float, seconds: float) -> None:
+    """Replay held-out recordings as devices on an MQTT broker."""
+    recordings = load("test")
+    days = {n: endless_day(recordings, seed) for seed, n in enumerate(device_names(devices))}
+    simulator = Simulator(host, port, days)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        for _ in pace(RATE_HZ * speed, seconds):
+            simulator.tick()
+    except KeyboardInterrupt:
+        pass
+    simulator.close()
+    click.echo(msgspec.json.encode({"sent": simulator.sent}).decode())
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()
