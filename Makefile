@@ -32,8 +32,9 @@ lint: .venv/dev
 
 # Train the demo's network anew and convert it.
 train: .venv/dev
-	$(BIN)/python examples/train_activity.py --out build/activity.keras
-	$(BIN)/python examples/convert_activity.py build/activity.keras
+	$(BIN)/python examples/train_activity.py --out build
+	$(BIN)/edge-rnn convert build/activity.keras -o build/activity.ernn --rate 10 \
+		--features ax,ay,az,gx,gy,gz --classes badminton,running,standing,walking
 
 lock:
 	$(PIP) install uv

@@ -112,10 +112,7 @@ class Demo:
         self.log = stack.enter_context((self.folder / "daemon.log").open("wb"))
         self.screenshot = screenshot
         self.console.print("looking for the recordings (fetched once)")
-        try:
-            recordings.load("test")
-        except recordings.RecordingsError as e:
-            raise click.ClickException(str(e)) from e
+        recordings.load("test")
         self.host, self.port = (
             _address(broker) if broker else stack.enter_context(embedded_broker())
         )

@@ -12,7 +12,6 @@ aeon 1.6.0 in ``aeon/datasets/data/BasicMotions``.
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,9 @@ from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edge_rnn.cachedir import cache_dir
+from edge_rnn.errors import EdgeRnnError
 
 Split = Literal["train", "test"]
 
@@ -66,7 +68,7 @@ SHA256: Final[dict[Split, str]] = {
 _PIP_SECONDS: Final = 300
 
 
-class RecordingsError(RuntimeError):
+class RecordingsError(EdgeRnnError, RuntimeError):
     """The recordings could not be obtained, or are not the pinned ones."""
 
 
@@ -109,16 +111,6 @@ def day(recordings: Recordings, seed: int) -> tuple[NDArray[np.float32], NDArray
     order = np.random.default_rng(seed).permutation(count)
     samples = recordings.samples[order].reshape(count * length, features)
     return samples, np.repeat(recordings.labels[order], length)
-
-
-def cache_dir() -> Path:
-    """Return the folder the recordings are kept in (it need not exist).
-
-    ``$EDGE_RNN_CACHE`` if set, else ``edge-rnn`` under ``$XDG_CACHE_HOME`` or ``~/.cache``.
-    """
-    if own := os.environ.get("EDGE_RNN_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-rnn"
 
 
 def _read(split: Split) -> bytes:

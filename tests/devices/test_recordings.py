@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from edge_rnn_devices import recordings
 from edge_rnn_devices.recordings import ACTIVITIES, RecordingsError, cache_dir, day, load
 
