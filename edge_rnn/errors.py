@@ -10,6 +10,7 @@
         CapacityError                more streams in one call than the session holds
         StaleSlotError               a slot whose stream has been evicted
       SnapshotError(ValueError)      a snapshot of another model, or damaged
+      JournalError(ValueError)       a state file that can't be used; names the file
       ConfigError(ValueError)        a pipeline file; names the line
       PayloadError(ValueError)       one message that can't be used; carries its reason
       BrokerError(ConnectionError)   a broker that refuses us
@@ -59,6 +60,10 @@ class StaleSlotError(StreamError):
 
 class SnapshotError(EdgeRnnError, ValueError):
     """A snapshot that is damaged or belongs to another model. Nothing was restored."""
+
+
+class JournalError(EdgeRnnError, ValueError):
+    """A state file that is damaged, in use, or of another model; the message names the file."""
 
 
 class ConfigError(EdgeRnnError, ValueError):

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from edge_rnn.errors import InputError, SnapshotError, StaleSlotError
 from edge_rnn.graph import F32, Model, digest
-from edge_rnn.kernels import Status, step
+from edge_rnn.kernels import Status, step, touch
 from edge_rnn.program import compile_model
 from edge_rnn.state import Eviction, StateStore, StreamState
 from edge_rnn.validation import validate
@@ -201,5 +201,7 @@ class Session:
         p = self._program
         x = np.empty((0, p.input_width), np.float32)
         y = np.empty((0, p.output_width), np.float32)
-        self.step_slots(np.empty(0, np.int64), x, y)
+        slots = np.empty(0, np.int64)
+        self.step_slots(slots, x, y)
+        touch(self._store.table, slots, 0.0)
         step.disable_compile()

@@ -13,7 +13,8 @@ import subprocess
 import tempfile
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ file = "state.db"
 @click.option("--screenshot", type=click.Path(path_type=Path), help="Save the last picture (SVG).")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON and nothing else.")
 @click.pass_context
-def demo(ctx: click.Context, as_json: bool, **options: Any) -> None:
+def demo(ctx: click.Context, /, as_json: bool, **options: Any) -> None:
     """Watch a trained network recognise what eight people do, live, over MQTT.
 
     Exits with 0 if every message got its prediction, in order, else with 1.
@@ -141,7 +142,7 @@ class Demo:
 
         def received(_: paho.Client, __: Any, message: paho.MQTTMessage) -> None:
             with self.board.lock:
-                self._receive(message.topic, message.payload, time.time(), online)
+                self._receive(message.topic, bytes(message.payload), time.time(), online)
 
         client.on_message = received
         try:
@@ -151,7 +152,7 @@ class Demo:
         client.loop_start()
         self.stack.callback(client.loop_stop)
         self.stack.callback(client.disconnect)
-        client.subscribe([("predictions/+/activity", 1), ("truth/+", 1), (_STATUS, 1)])
+        client.subscribe([("predictions/+/activity", 0), ("truth/+", 0), (_STATUS, 0)])
 
     def _receive(self, topic: str, payload: bytes, arrived: float, online: threading.Event) -> None:
         match topic.split("/"):
@@ -203,18 +204,15 @@ class Demo:
         size = MODEL.stat().st_size / 1e3
         title = f"{self.devices} watches → MQTT → {MODEL.name} ({size:.1f} kB) → MQTT"
         screen = Screen(self.board, title)
-        try:
-            with Live(
-                console=self.console, get_renderable=screen.render, refresh_per_second=4
-            ) as live:
-                while simulator.poll() is None and daemon.poll() is None:
-                    self.memory.append(memory_mb(daemon.pid))
-                    time.sleep(0.25)
-                    live.refresh()
-        except KeyboardInterrupt:
-            pass
+        live = Live(console=self.console, auto_refresh=False)
+        with suppress(KeyboardInterrupt), live:
+            while simulator.poll() is None and daemon.poll() is None:
+                self.memory.append(memory_mb(daemon.pid))
+                if not self.console.quiet:
+                    live.update(screen.render(), refresh=True)
+                time.sleep(0.25)
         if self.screenshot:
-            picture = Console(record=True, width=110, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+            picture = Console(record=True, width=110, file=StringIO())
             picture.print(screen.render())
             picture.save_svg(str(self.screenshot), title="edge-rnn demo")
 

@@ -13,6 +13,7 @@ from typing import IO
 from edge_rnn.errors import MissingExtraError
 
 _STOP_SECONDS = 15
+_INFLIGHT = 200  # the default of 100 makes a busy daemon wait for its own acknowledgements
 # The kernel signals the child when we end, however we end.
 _TETHER = (
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); "
@@ -57,7 +58,7 @@ def embedded_broker() -> Iterator[tuple[str, int]]:
     except ImportError as e:
         need = "for the demo's broker (or use your own: --broker HOST:PORT)"
         raise MissingExtraError("iotcore>=0.4", extra="demo", need=need) from e
-    with Broker(port=free_port(), listen="127.0.0.1") as broker:
+    with Broker(port=free_port(), listen="127.0.0.1", max_inflight_count=_INFLIGHT) as broker:
         yield "127.0.0.1", broker.port
 
 

@@ -54,7 +54,7 @@ class Device:
     missing: int = 0
     repeated: int = 0
     recent: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=24))
-    truths: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=64))
+    truths: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=1024))
 
     @property
     def accuracy(self) -> float:
@@ -82,6 +82,8 @@ class Scoreboard:
     def prediction(self, device: str, message: dict[str, Any], arrived: float) -> None:
         """Count a prediction as published by the daemon; `arrived` in seconds since the epoch."""
         d = self._device(device)
+        if not d.messages:  # a stream kept from an earlier run goes on counting
+            d.last_n = message["n"] - 1
         d.missing += max(0, message["n"] - d.last_n - 1)
         d.repeated += message["n"] <= d.last_n
         d.last_n = max(d.last_n, message["n"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from edge_rnn_devices.scoreboard import Latencies, Scoreboard
 from edge_rnn_devices.screen import Screen
@@ -28,7 +31,7 @@ def test_a_prediction_is_judged_by_the_truth_of_its_moment() -> None:
     assert summary["out_of_order"] == 0
 
 
-@pytest.mark.parametrize(("numbers", "faults"), [([1, 2, 3], 0), ([1, 3], 1), ([1, 1, 2], 1)])
+@pytest.mark.parametrize(("numbers", "faults"), [([1, 2, 3], 0), ([1, 3], 1), ([1, 1, 2], 1), ([7, 8], 0)])
 def test_gaps_and_repeats_are_counted(numbers: list[int], faults: int) -> None:
     board = Scoreboard(["walk"])
     for n in numbers:
@@ -47,15 +50,12 @@ def test_percentiles_are_exact_to_a_bin(seconds: list[float]) -> None:
 
 
 def test_the_screen_shows_every_device() -> None:
-    from rich.console import Console
-
     board = Scoreboard(["run", "walk"])
     for name in ("watch-2", "watch-10"):
         board.truth(name, 0, "run")
         board.prediction(name, said(1, "run", 0.5), 0.504)
-    console = Console(record=True, width=120, file=open("/dev/null", "w"))
-    with console.file:
-        console.print(Screen(board, "title").render())
+    console = Console(record=True, width=120, file=StringIO())
+    console.print(Screen(board, "title").render())
     text = console.export_text()
     assert text.index("watch-2") < text.index("watch-10")
     for part in ("title", "run", "90%", "✓", "100.0%", "p50 4.0 ms"):

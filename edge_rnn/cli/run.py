@@ -1,0 +1,87 @@
+"""`edge-rnn run`: the daemon."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+
+import click
+import msgspec
+
+from edge_rnn.config import load_config
+from edge_rnn.daemon import Plan, make_plan
+from edge_rnn.daemon import run as serve
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--check", is_flag=True, help="Check configuration and model, say what would run.")
+@click.option("--json", "as_json", is_flag=True, help="Log JSON lines for a program to read.")
+@click.pass_context
+def run(ctx: click.Context, file: Path, check: bool, as_json: bool) -> None:
+    """Serve the pipeline that FILE describes until stopped.
+
+    SIGTERM and Ctrl-C save all states and exit with 0, a second Ctrl-C exits at once; SIGHUP
+    reads FILE again. The log goes to stderr.
+
+    \b
+    Examples:
+      edge-rnn run pipeline.toml --check
+      edge-rnn run pipeline.toml
+    """
+    _log_to_stderr(as_json)
+    if check:
+        click.echo(describe(make_plan(load_config(file))))
+        return
+    try:
+        serve(file)
+    except OSError as e:
+        click.echo(f"edge-rnn: {e}", err=True)
+        ctx.exit(1)
+
+
+def describe(plan: Plan) -> str:
+    """What a pipeline would do, for people."""
+    config, settings = plan.config, plan.settings
+    model, tables = plan.pipeline.model, config.tables
+    tls = " with TLS" if settings.tls else ""
+    lines = {
+        "pipeline": config.name,
+        "model": f"{config.model_file}: {model.input_width} features -> {model.output_width}",
+        "broker": f"{settings.host}:{settings.port}{tls} as {settings.client_id}",
+        "subscribe": f"{', '.join(settings.filters)} (QoS {settings.qos})",
+        "stream": config.routes.stream,
+        "publish": f"{config.routes.output} (QoS {tables.output.qos})",
+        "status": settings.status.topic if settings.status else "none",
+        "state": f"{config.state_file}, every {tables.state.save_every:g} s",
+    }
+    return "\n".join(f"{key:<10} {value}" for key, value in lines.items())
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a record: time in seconds since 1970, level, logger, message, stats."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": record.created,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if stats := getattr(record, "stats", None):
+            line["stats"] = stats
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line).decode()
+
+
+def _log_to_stderr(as_json: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    plain = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%FT%T")
+    plain.converter = time.gmtime
+    handler.setFormatter(_JsonLines() if as_json else plain)
+    logger = logging.getLogger("edge_rnn")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO)

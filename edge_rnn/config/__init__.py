@@ -1,0 +1,206 @@
+"""Pipeline files: TOML in, a checked `Config` out, or an error that points at the line."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge_rnn.config.read import read_table
+from edge_rnn.config.schema import Broker, Input, Status, Tables
+from edge_rnn.config.source import Source
+from edge_rnn.errors import ConfigError
+from edge_rnn.graph import Model
+from edge_rnn.payload import parse_path
+from edge_rnn.pipeline import Spec
+from edge_rnn.topics import RouteError, Routes, overlap
+
+__all__ = ["Config", "Credentials", "load_config"]
+
+_EXCLUSIVE = (
+    ("input", "topic", "topics"),
+    ("input", "fields", "array"),
+    ("broker", "username", "username_file"),
+    ("broker", "username", "username_env"),
+    ("broker", "username_file", "username_env"),
+    ("broker", "password_file", "password_env"),
+)
+_NO_SECRETS = (
+    "a password does not belong in this file: put it in a file of its own and give "
+    "password_file, or in the environment and give password_env"
+)
+_QOS_2 = (
+    "QoS 2 is not supported: the MQTT client confirms such a message before it is processed, so "
+    "a crash would lose it; use 1"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What the broker is told; never logged."""
+
+    username: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A checked pipeline file."""
+
+    source: Source
+    tables: Tables
+    spec: Spec
+    routes: Routes
+
+    @property
+    def name(self) -> str:
+        """The pipeline's name: the key `name`, else the file's name without its ending."""
+        return self.tables.name or self.source.path.stem
+
+    @property
+    def model_file(self) -> Path:
+        """The .ernn file."""
+        return self.tables.model.file
+
+    @property
+    def state_file(self) -> Path:
+        """The journal, by default beside the pipeline file."""
+        return self.tables.state.file or self.source.path.with_suffix(".state")
+
+    @property
+    def client_id(self) -> str:
+        """Stable across restarts: the broker keeps our session under it."""
+        return self.tables.broker.client_id or f"edge-rnn-{self.name}-{socket.gethostname()}"
+
+    @property
+    def port(self) -> int:
+        """The broker's port: 1883, or 8883 with TLS."""
+        return self.tables.broker.port or (8883 if self.tables.broker.tls else 1883)
+
+    def credentials(self) -> Credentials:
+        """Read user name and password now. Raises ConfigError where one can't be had."""
+        b = self.tables.broker
+        return Credentials(
+            b.username or self._secret("username", b.username_file, b.username_env),
+            self._secret("password", b.password_file, b.password_env),
+        )
+
+    def check_model(self, model: Model) -> None:
+        """Do features and model fit? Raises ConfigError pointing at the key that does not."""
+        try:
+            self.spec.decoder(model)
+        except ValueError as e:
+            key = "array" if self.spec.array is not None else "fields"
+            raise self.source.error(("input", key), str(e)) from e
+
+    def _secret(self, what: str, file: Path | None, variable: str | None) -> str | None:
+        if file is not None:
+            try:
+                return file.read_text("utf-8").rstrip("\r\n")
+            except (OSError, UnicodeDecodeError) as e:
+                problem = f"can't read {file}: {getattr(e, 'strerror', None) or 'not UTF-8'}"
+                raise self.source.error(("broker", f"{what}_file"), problem) from None
+        if variable is not None and variable not in os.environ:
+            problem = f"the environment has no {variable}"
+            raise self.source.error(("broker", f"{what}_env"), problem)
+        return None if variable is None else os.environ[variable]
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and check a pipeline file; relative paths in it start from its folder.
+
+    Raises ConfigError: `file:line: [table] key: what came, what is allowed`.
+    """
+    path = Path(path)
+    try:
+        source = Source(path, path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as e:
+        reason = getattr(e, "strerror", None) or "not UTF-8"
+        raise ConfigError(f"{path}: can't be read: {reason}") from e
+    data = source.parse()
+    _explain(source, data)
+    tables = read_table(Tables, data, source, path.absolute().parent)
+    spec = _spec(tables)
+    routes = _routes(source, spec, tables)
+    _check_status(source, tables.status, routes)
+    _check_paths(source, tables.input)
+    _check_broker(source, tables.broker)
+    return Config(source, tables, spec, routes)
+
+
+def _explain(source: Source, data: dict[str, Any]) -> None:
+    """Refuse, with the reason, what people try and what is not there on purpose."""
+    if "password" in _table(data, "broker"):
+        raise source.error(("broker", "password"), _NO_SECRETS)
+    for table in ("input", "output", "status"):
+        if _table(data, table).get("qos") == 2:
+            raise source.error((table, "qos"), _QOS_2)
+    for table, one, other in _EXCLUSIVE:
+        if {one, other} <= _table(data, table).keys():
+            raise source.error((table, other), f"give {one} or {other}, not both")
+
+
+def _table(data: dict[str, Any], name: str) -> dict[str, Any]:
+    value = data.get(name, {})
+    return value if isinstance(value, dict) else {}
+
+
+def _spec(tables: Tables) -> Spec:
+    i, state = tables.input, tables.state
+    return Spec(
+        topics=[i.topic] if i.topic else i.topics,
+        output=tables.output.topic,
+        stream=i.stream,
+        fields=i.fields,
+        array=i.array,
+        timestamp=i.timestamp,
+        retained=i.retained,
+        max_payload_bytes=i.max_payload_bytes,
+        capacity=state.capacity,
+        ttl=None if math.isinf(state.ttl) else float(state.ttl),
+    )
+
+
+def _routes(source: Source, spec: Spec, tables: Tables) -> Routes:
+    try:
+        return Routes(spec.topics, spec.stream, spec.output)
+    except RouteError as e:
+        patterns = ("input", "topic" if tables.input.topic else "topics")
+        keys = {"patterns": patterns, "stream": ("input", "stream")}
+        raise source.error(keys.get(e.part, ("output", "topic")), str(e)) from e
+
+
+def _check_status(source: Source, status: Status | None, routes: Routes) -> None:
+    if status is None:
+        return
+    topic = status.topic
+    if any(c in topic for c in "+#{}\0"):
+        raise source.error(("status", "topic"), f"{topic!r} is not one topic to publish to")
+    if any(overlap(topic, p.own_filter) for p in routes.patterns):
+        raise source.error(("status", "topic"), f"{topic!r} matches an input topic")
+
+
+def _check_paths(source: Source, table: Input) -> None:
+    paths = [("fields", f) for f in table.fields]
+    paths += [(k, p) for k in ("array", "timestamp") if (p := getattr(table, k))]
+    for key, path in paths:
+        try:
+            parse_path(path)
+        except ValueError as e:
+            raise source.error(("input", key), str(e)) from e
+
+
+def _check_broker(source: Source, broker: Broker) -> None:
+    if broker.retry_min > broker.retry_max or math.isinf(broker.retry_max):
+        raise source.error(("broker", "retry_max"), "must be finite and at least retry_min")
+    if math.isinf(broker.session_expiry):
+        raise source.error(("broker", "session_expiry"), "must be finite")
+    named = broker.username or broker.username_file or broker.username_env
+    secret = next((k for k in ("password_file", "password_env") if getattr(broker, k)), None)
+    if secret and not named:
+        raise source.error(("broker", secret), "a password needs a username beside it")
+    if broker.tls and broker.tls.key_file and not broker.tls.cert_file:
+        raise source.error(("broker", "tls", "key_file"), "needs cert_file beside it")

@@ -1,0 +1,163 @@
+"""The tables and keys of a pipeline file, their types and their defaults.
+
+`docs/pipeline.md` explains each of them; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from edge_rnn.payload import MAX_PAYLOAD_BYTES
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Positive = Annotated[int, Meta(ge=1)]
+Qos = Literal[0, 1]
+Text = Annotated[str, Meta(min_length=1)]
+
+
+class Seconds(float):
+    """A duration; infinite when it is "off"."""
+
+    @classmethod
+    def parse(cls, value: object) -> Seconds:
+        """Of a number of seconds, or text such as "10s", "1.5h" or "off". Raises ValueError."""
+        if value == "off":
+            return cls(math.inf)
+        if isinstance(value, str) and (match := _DURATION.fullmatch(value)):
+            value = float(match[1]) * _UNITS[match[2]]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e10:
+            raise ValueError('expected a positive number of seconds or "10s", "5m", "1h", "off"')
+        return cls(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTable:
+    """[model]"""
+
+    file: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """[broker.tls]: its presence turns TLS on; certificates are always verified."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broker:
+    """[broker]"""
+
+    host: Text
+    port: Port | None = None
+    client_id: Text | None = None
+    protocol: Literal["3.1.1", "5"] = "3.1.1"
+    keepalive: Annotated[int, Meta(ge=1, le=65535)] = 60
+    session_expiry: Seconds = Seconds(7 * 86400)
+    username: Text | None = None
+    username_file: Path | None = None
+    username_env: Text | None = None
+    password_file: Path | None = None
+    password_env: Text | None = None
+    retry_min: Seconds = Seconds(1)
+    retry_max: Seconds = Seconds(60)
+    tls: Tls | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """[status]: the birth and last-will messages."""
+
+    topic: Text
+    online: str = "online"
+    offline: str = "offline"
+    qos: Qos = 1
+    retain: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """[input]"""
+
+    topic: Text | None = None
+    topics: tuple[Text, ...] = ()
+    stream: Text | None = None
+    qos: Qos = 1
+    fields: tuple[Text, ...] = ()
+    array: Text | None = None
+    timestamp: Text | None = None
+    retained: bool = False
+    max_payload_bytes: Positive = MAX_PAYLOAD_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """[output]"""
+
+    topic: Text
+    qos: Qos = 1
+    retain: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """[queue]"""
+
+    size: Positive = 10_000
+    policy: Literal["drop_oldest", "drop_newest"] = "drop_oldest"
+    max_batch: Positive = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """[state]"""
+
+    file: Path | None = None
+    save_every: Seconds = Seconds(10)
+    ttl: Seconds = Seconds(math.inf)
+    capacity: Annotated[int, Meta(ge=1, lt=2**31)] = 1000
+    on_model_change: Literal["refuse", "discard"] = "refuse"
+    synchronous: Literal["full", "normal"] = "full"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejects:
+    """[rejects]"""
+
+    file: Path
+    max_bytes: Annotated[int, Meta(ge=8192)] = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """[log]"""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    stats_every: Seconds = Seconds(60)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tables:
+    """A whole pipeline file."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,100}$")] | None = None
+    model: ModelTable
+    broker: Broker
+    input: Input
+    output: Output
+    status: Status | None = None
+    queue: Queue = Queue()
+    state: State = State()
+    rejects: Rejects | None = None
+    log: Log = Log()

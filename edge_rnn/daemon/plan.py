@@ -1,0 +1,74 @@
+"""From a configuration to everything that can be made without the broker or the journal."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from dataclasses import dataclass
+
+from edge_rnn.config import Config
+from edge_rnn.modelfile import load
+from edge_rnn.mqtt import Settings, Status, tls_context
+from edge_rnn.pipeline import Pipeline
+
+_LOCAL = {"localhost", "127.0.0.1", "::1"}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A checked configuration, its pipeline, and how to reach the broker."""
+
+    config: Config
+    pipeline: Pipeline
+    settings: Settings
+
+
+def make_plan(config: Config) -> Plan:
+    """Load the model, the certificates and the credentials, and check that they fit.
+
+    Raises ConfigError or ModelFileError.
+    """
+    model = load(config.model_file)
+    config.check_model(model)
+    return Plan(config, Pipeline(model, config.spec), _settings(config))
+
+
+def _settings(config: Config) -> Settings:
+    broker = config.tables.broker
+    secret = config.credentials()
+    if secret.password and not broker.tls and broker.host not in _LOCAL:
+        log.warning("the password travels in clear text: use [broker.tls]")
+    return Settings(
+        host=broker.host,
+        port=config.port,
+        client_id=config.client_id,
+        filters=[p.filter for p in config.routes.patterns],
+        qos=config.tables.input.qos,
+        retained=config.spec.retained,
+        protocol=broker.protocol,
+        keepalive=broker.keepalive,
+        session_expiry=broker.session_expiry,
+        username=secret.username,
+        password=secret.password,
+        tls=_tls(config),
+        retry_min=broker.retry_min,
+        retry_max=broker.retry_max,
+        status=_status(config),
+    )
+
+
+def _status(config: Config) -> Status | None:
+    s = config.tables.status
+    return None if s is None else Status(s.topic, s.online, s.offline, s.qos, s.retain)
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    tls = config.tables.broker.tls
+    if tls is None:
+        return None
+    try:
+        return tls_context(tls.ca_file, tls.cert_file, tls.key_file)
+    except OSError as e:
+        raise config.source.error(("broker", "tls"), f"can't use these files: {e}") from e

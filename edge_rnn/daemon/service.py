@@ -1,0 +1,230 @@
+"""One configuration at work."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+
+import msgspec
+
+from edge_rnn.config import load_config
+from edge_rnn.daemon.plan import Plan, make_plan
+from edge_rnn.daemon.rejects import RejectFile
+from edge_rnn.daemon.signals import Signals
+from edge_rnn.daemon.systemd import notify
+from edge_rnn.errors import EdgeRnnError
+from edge_rnn.journal import Journal
+from edge_rnn.metrics import Metrics
+from edge_rnn.mqtt import Inbox, Link
+from edge_rnn.pipeline import Rejected, Result
+from edge_rnn.state import Eviction
+
+FLUSH_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+clock = time.monotonic
+
+
+class Service:
+    """One configuration at work: journal open, connection up, messages answered."""
+
+    def __init__(self, plan: Plan, metrics: Metrics, signals: Signals) -> None:
+        self._plan, self._metrics, self._signals = plan, metrics, signals
+        config, tables = plan.config, plan.config.tables
+        logging.getLogger("edge_rnn").setLevel(tables.log.level.upper())
+        self._inbox = Inbox(tables.queue.size, tables.queue.policy)
+        self._rejects: RejectFile | None = None
+        self._reported: set[tuple[str, str]] = set()
+        self._journal = _open_journal(plan)
+        try:
+            if tables.rejects:
+                self._rejects = RejectFile(tables.rejects.file, tables.rejects.max_bytes)
+            self._continue()
+            self._link = self._make_link()
+        except BaseException:
+            self._journal.close()
+            raise
+        self._noted = False
+        now = clock()
+        self._save_at = now + tables.state.save_every
+        self._beat_at = now
+        self._stats_at = now + tables.log.stats_every
+        log.info("pipeline %s: %d streams", config.name, plan.pipeline.streams)
+
+    def serve(self) -> Plan | None:
+        """Answer messages until told otherwise; returns what to serve next, None to end."""
+        notify("READY=1")
+        following = None
+        try:
+            while not self._signals.stop and following is None:
+                self._link.poll(self._patience(), self._plan.config.tables.queue.max_batch)
+                self._answer()
+                self._tend(clock())
+                following = self._next_plan()
+            self._finish()
+        finally:
+            self._close()
+        return following
+
+    def _continue(self) -> None:
+        states = self._journal.load()
+        self._report_evictions(self._plan.pipeline.load(states))
+        if self._journal.discarded:
+            log.warning("discarded %d streams of another model", self._journal.discarded)
+
+    def _make_link(self) -> Link:
+        settings = self._plan.settings
+        known: list[str] = msgspec.json.decode(self._journal.recall("filters") or "[]")
+        obsolete = [f for f in known if f not in settings.filters]
+        return Link(
+            replace(settings, obsolete=obsolete),
+            self._inbox,
+            self._metrics,
+            wakeup=self._signals.fileno(),
+            clock=clock,
+        )
+
+    def _patience(self) -> float:
+        """How long a poll may wait."""
+        if len(self._inbox) and self._link.room:
+            return 0.0
+        return max(0.0, min(1.0, self._save_at - clock()))
+
+    def _answer(self) -> None:
+        most = self._plan.config.tables.queue.max_batch
+        batch = self._inbox.take(min(most, self._link.room))
+        if not batch:
+            return
+        start = clock()
+        result = self._plan.pipeline.feed(batch, start)
+        output = self._plan.config.tables.output
+        for p in result.predictions:
+            self._link.publish(p.topic, p.payload, output.qos, output.retain)
+        self._link.ack(batch)  # last: until then the broker keeps the messages
+        self._link.flush()
+        self._metrics.batch(clock() - start)
+        self._report(result)
+
+    def _tend(self, now: float) -> None:
+        """What is due by the clock."""
+        self._signals.drain()
+        if now >= self._beat_at:
+            notify("WATCHDOG=1")
+            self._beat_at = now + 1.0
+        if now >= self._save_at:
+            self._report_evictions(self._plan.pipeline.expire(now))
+            self._save_or_log()
+            self._save_at = now + self._plan.config.tables.state.save_every
+        if now >= self._stats_at:
+            self._log_stats()
+            self._stats_at = now + self._plan.config.tables.log.stats_every
+        if self._link.ready and not self._noted:
+            filters = msgspec.json.encode(list(self._plan.settings.filters)).decode()
+            self._journal.remember("filters", filters)
+            self._noted = True
+
+    def _next_plan(self) -> Plan | None:
+        """The new configuration if we are told to read it and it is good."""
+        if not self._signals.take_reload():
+            return None
+        path = self._plan.config.source.path
+        try:
+            plan = make_plan(load_config(path))
+        except (EdgeRnnError, OSError) as e:
+            log.error("configuration not taken, going on as before: %s", e)
+            return None
+        log.info("%s: read again", path)
+        return plan
+
+    def _finish(self) -> None:
+        """Answer what has arrived, save, and see the answers off. Raises OSError if not saved."""
+        deadline = clock() + FLUSH_SECONDS
+        self._link.stop_receiving()
+        while len(self._inbox) and self._link.ready and clock() < deadline:
+            if not self._link.room:
+                self._link.poll(0.1, 1)
+            self._answer()
+        self._save()
+        self._flush(deadline)
+        self._link.offline()
+        self._flush(deadline)
+
+    def _flush(self, deadline: float) -> None:
+        self._link.flush()
+        while self._link.busy and clock() < deadline:
+            self._link.poll(0.1, 1)
+            self._signals.drain()
+
+    def _close(self) -> None:
+        """Give everything back, whatever has happened."""
+        self._link.close()
+        self._save_or_log()
+        self._journal.close()
+        if self._rejects:
+            self._rejects.close()
+        self._log_stats()
+
+    def _save(self) -> None:
+        commit = self._plan.pipeline.changes()
+        if commit.states or commit.forgotten:
+            self._journal.commit(commit)
+            self._plan.pipeline.saved()
+            self._metrics.saves += 1
+
+    def _save_or_log(self) -> None:
+        try:
+            self._save()
+        except OSError as e:
+            self._metrics.save_errors += 1
+            log.error("%s; trying again later", e)
+
+    def _report(self, result: Result) -> None:
+        self._metrics.predicted += len(result.predictions)
+        for rejected in result.rejected:
+            self._report_rejected(rejected)
+        self._report_evictions(result.evictions)
+
+    def _report_rejected(self, r: Rejected) -> None:
+        self._metrics.rejected[r.reason] += 1
+        level = logging.INFO if r.reason == "retained" else logging.WARNING
+        if self._is_first(r.kind, r.reason):
+            log.log(level, "%r set aside (%s): %s", r.message.topic, r.reason, r.detail)
+        if self._rejects and r.reason != "retained":
+            self._set_aside(self._rejects, r)
+
+    def _set_aside(self, file: RejectFile, r: Rejected) -> None:
+        try:
+            file.write(time.time(), r.message.topic, r.reason, r.detail, r.message.payload)
+        except OSError as e:
+            log.error("%s: %s; setting no more aside", file.path, e.strerror)
+            file.close()
+            self._rejects = None
+
+    def _report_evictions(self, evictions: list[Eviction]) -> None:
+        for e in evictions:
+            self._metrics.evicted[e.reason] += 1
+            level = logging.WARNING if self._is_first("", e.reason) else logging.DEBUG
+            log.log(level, "stream %r forgotten (%s) after %d steps", e.stream, e.reason, e.steps)
+
+    def _is_first(self, kind: str, reason: str) -> bool:
+        """Each kind is logged once, then only counted."""
+        first = (kind, reason) not in self._reported
+        self._reported.add((kind, reason))
+        return first
+
+    def _log_stats(self) -> None:
+        stats = self._metrics.summary() | {"streams": self._plan.pipeline.streams}
+        text = " ".join(f"{k}={v}" for k, v in stats.items())
+        log.info("stats %s", text, extra={"stats": stats})
+
+
+def _open_journal(plan: Plan) -> Journal:
+    config, state = plan.config, plan.config.tables.state
+    return Journal(
+        config.state_file,
+        model=plan.pipeline.digest,
+        pipeline=config.name,
+        on_model_change=state.on_model_change,
+        synchronous=state.synchronous,
+    )

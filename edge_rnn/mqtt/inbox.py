@@ -1,0 +1,45 @@
+"""Messages that wait for the pipeline: a bounded queue that says what it drops."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Literal
+
+import msgspec
+
+from edge_rnn.pipeline import Message
+
+Policy = Literal["drop_oldest", "drop_newest"]
+
+
+class Inbox:
+    """At most `size` messages, first in first out."""
+
+    def __init__(self, size: int, policy: Policy) -> None:
+        self.size, self.policy = size, policy
+        self._waiting: deque[Message] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, message: Message) -> Message | None:
+        """Add a message; returns the one that had to go, which may be itself."""
+        dropped = None
+        if len(self._waiting) >= self.size:
+            if self.policy == "drop_newest":
+                return message
+            dropped = self._waiting.popleft()
+        self._waiting.append(message)
+        return dropped
+
+    def take(self, n: int) -> list[Message]:
+        """The next up to n messages."""
+        return [self._waiting.popleft() for _ in range(min(n, len(self._waiting)))]
+
+    def reconnected(self, session_present: bool) -> None:
+        """A new connection: what is not acknowledged the broker sends again if it kept our
+        session; if not, ours is the only copy and no acknowledgement is due."""
+        if session_present:
+            self._waiting = deque(m for m in self._waiting if not m.mid)
+        else:
+            self._waiting = deque(msgspec.structs.replace(m, mid=0) for m in self._waiting)

@@ -1,0 +1,276 @@
+"""Messages in, predictions out: the whole computation with no socket, clock or log.
+
+A daemon, a replay of a recording, a test and a notebook all drive the same object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_rnn.errors import PayloadError
+from edge_rnn.graph import F32, Model
+from edge_rnn.journal import Commit
+from edge_rnn.payload import (
+    MAX_PAYLOAD_BYTES,
+    Decoder,
+    Encoder,
+    PayloadReason,
+    Sample,
+    vocabularies,
+)
+from edge_rnn.session import Session
+from edge_rnn.state import Eviction, StreamState
+from edge_rnn.topics import Route, Routes
+
+Reason = Literal[PayloadReason, "bad_topic", "retained", "diverged"]
+"""Why a message has no prediction: a `PayloadReason`, or
+
+bad_topic  no input pattern matches, or a named part is empty
+retained   an old message that the broker kept, when those are not asked for
+diverged   the prediction was not finite; its stream starts anew from the next message on
+"""
+REASONS: tuple[str, ...] = (*get_args(PayloadReason), "bad_topic", "retained", "diverged")
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """An incoming message; `mid` is its packet id, 0 when it needs no acknowledgement."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+    mid: int = 0
+
+
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
+    """A prediction to publish; (stream, n) identifies it until the stream starts anew."""
+
+    topic: str
+    payload: bytes
+    stream: str
+    n: int
+
+
+class Rejected(msgspec.Struct, frozen=True, gc=False):
+    """A message without a prediction; `kind` is the input pattern it came by, "" for none."""
+
+    message: Message
+    reason: Reason
+    detail: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a batch, in the batch's order."""
+
+    predictions: list[Outgoing] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    evictions: list[Eviction] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a pipeline does. ttl in seconds; `fields` and `array` empty take the features by the
+    names the model gives them."""
+
+    topics: Sequence[str]
+    output: str
+    stream: str | None = None
+    fields: Sequence[str] = ()
+    array: str | None = None
+    timestamp: str | None = None
+    retained: bool = False
+    max_payload_bytes: int = MAX_PAYLOAD_BYTES
+    capacity: int = 1000
+    ttl: float | None = None
+
+    def decoder(self, model: Model) -> Decoder:
+        """Reads the model's features. Raises ValueError when the paths don't fit the model."""
+        named = () if self.array is not None else [_key(f.name) for f in model.features]
+        if not self.fields and not named and self.array is None:
+            raise ValueError(
+                f"the model does not name its {model.input_width} features: say where they "
+                "stand in a message with fields or array"
+            )
+        return Decoder(
+            model.input_width,
+            fields=self.fields or named,
+            array=self.array,
+            timestamp=self.timestamp,
+            vocabulary=vocabularies(model),
+            max_bytes=self.max_payload_bytes,
+        )
+
+
+def _key(name: str) -> str:
+    """The path of a field whose name may hold dots and brackets."""
+    return f"[{msgspec.json.encode(name).decode()}]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    message: Message
+    route: Route
+    sample: Sample
+
+
+class Pipeline:
+    """Steps each message's stream and answers with its prediction.
+
+    The answers depend on the messages' order alone, not on how they are cut into batches.
+    Raises ValueError when spec and model don't fit. Not thread-safe.
+    """
+
+    def __init__(self, model: Model, spec: Spec) -> None:
+        self.model, self.spec = model, spec
+        self.routes = Routes(spec.topics, spec.stream, spec.output)
+        self._decoder = spec.decoder(model)
+        self._encoder = Encoder(model.classes, probabilities=model.output_is_probability)
+        self._now = 0.0
+        self._session = Session(
+            model,
+            spec.capacity,
+            ttl=spec.ttl,
+            clock=lambda: self._now,
+            on_evict=self._on_evict,
+        )
+        self._steps: dict[str, int] = {}  # of every open stream
+        self._dirty: set[str] = set()
+        self._stored: set[str] = set()  # what the journal holds, so that it can be told to forget
+        self._forgotten: set[str] = set()
+        self._evictions: list[Eviction] = []
+
+    @property
+    def digest(self) -> str:
+        """The model's digest: states move between pipelines of the same one."""
+        return self._session.digest
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open."""
+        return len(self._steps)
+
+    def feed(self, messages: Sequence[Message], now: float) -> Result:
+        """Answer a batch. `now` in seconds of a monotonic clock, for idle streams.
+
+        A message that can't be used changes nothing and is in the result's `rejected`.
+        """
+        self._now = now
+        result = Result()
+        rows = [row for m in messages if (row := self._read(m, result)) is not None]
+        for row, n, values in self._advance(rows):
+            if n:
+                result.predictions.append(self._answer(row, n, values))
+            else:
+                detail = "the prediction is not finite; the stream starts anew"
+                result.rejected.append(Rejected(row.message, "diverged", detail, row.route.pattern))
+        result.evictions.extend(self._take_evictions())
+        return result
+
+    def expire(self, now: float) -> list[Eviction]:
+        """Forget streams idle for longer than the ttl, without waiting for a message."""
+        self._now = now
+        self._session.slots([])
+        return self._take_evictions()
+
+    def load(self, states: Sequence[StreamState]) -> list[Eviction]:
+        """Continue these streams, given least recently used first.
+
+        Those beyond the capacity are forgotten. Raises SnapshotError if they are not this model's.
+        """
+        self._stored.update(s.stream for s in states)
+        for start in range(0, max(1, len(states)), self.spec.capacity):
+            self._session.load_states(states[start : start + self.spec.capacity])
+        self._steps = {s: self._session.steps(s) for s in self._session.streams}
+        return self._take_evictions()
+
+    def changes(self) -> Commit:
+        """What has changed since the last `saved`."""
+        states = self._session.states(s for s in self._session.streams if s in self._dirty)
+        return Commit(states, sorted(self._forgotten))
+
+    def saved(self) -> None:
+        """The last `changes` are safe; count new ones from here."""
+        self._stored.update(self._dirty)
+        self._stored.difference_update(self._forgotten)
+        self._dirty.clear()
+        self._forgotten.clear()
+
+    def _read(self, message: Message, result: Result) -> _Row | None:
+        route = self.routes.route(message.topic)
+        kind = route.pattern if route else ""
+        try:
+            if route is None:
+                raise PayloadError("bad_topic", f"{message.topic!r} matches no input topic")
+            if message.retain and not self.spec.retained:
+                raise PayloadError("retained", "kept by the broker; input.retained is off")
+            return _Row(message, route, self._decoder.decode(message.payload))
+        except PayloadError as e:
+            reason: Reason = e.reason  # type: ignore[assignment]
+            result.rejected.append(Rejected(message, reason, str(e), kind))
+            return None
+
+    def _advance(self, rows: list[_Row]) -> Iterator[tuple[_Row, int, list[float]]]:
+        """Step all rows in order -> (row, its stream's step number or 0 if it diverged, y)."""
+        for chunk in [rows] if self._fits(rows) else [[row] for row in rows]:
+            streams = [row.route.stream for row in chunk]
+            y, finite = self._step(streams, [row.sample.features for row in chunk])
+            self._dirty.update(streams)
+            self._forgotten.difference_update(streams)
+            for row, values, good in zip(chunk, y.tolist(), finite, strict=True):
+                n = self._steps.get(row.route.stream, 0) + 1 if good else 0
+                self._steps[row.route.stream] = n
+                yield row, n, values
+
+    def _fits(self, rows: list[_Row]) -> bool:
+        """False when the batch makes the session evict for room: whom depends on the order, so
+        the batch then has to be stepped one message at a time."""
+        new = {row.route.stream for row in rows}.difference(self._steps)
+        return len(self._steps) + len(new) <= self.spec.capacity
+
+    def _step(self, streams: list[str], x: list[list[float]]) -> tuple[F32, list[bool]]:
+        """y (B, O) and which of its rows are finite; a stream restarts after one that is not."""
+        if not streams:
+            return np.empty((0, 0), np.float32), []
+        y = self._session.step(streams, x)
+        if np.isfinite(y).all():
+            return y, [True] * len(y)
+        for stream in {streams[i] for i in np.flatnonzero(~_finite(y))}:
+            self._restart(stream, [i for i, s in enumerate(streams) if s == stream], x, y)
+        return y, _finite(y).tolist()
+
+    def _restart(self, stream: str, places: list[int], x: list[list[float]], y: F32) -> None:
+        """Step again, from the initial state, the rows that came after one that diverged."""
+        while (bad := np.flatnonzero(~_finite(y[places]))).size:
+            self._session.reset(stream)
+            places = places[bad[0] + 1 :]
+            if places:
+                y[places] = self._session.step([stream] * len(places), [x[i] for i in places])
+
+    def _answer(self, row: _Row, n: int, values: list[float]) -> Outgoing:
+        stream = row.route.stream
+        payload = self._encoder.encode(stream, n, row.sample.timestamp, values)
+        return Outgoing(row.route.output, payload, stream, n)
+
+    def _on_evict(self, eviction: Eviction) -> None:
+        self._evictions.append(eviction)
+        self._steps.pop(eviction.stream, None)
+        self._dirty.discard(eviction.stream)
+        if eviction.stream in self._stored:
+            self._forgotten.add(eviction.stream)
+
+    def _take_evictions(self) -> list[Eviction]:
+        taken, self._evictions = self._evictions, []
+        return taken
+
+
+def _finite(y: F32) -> NDArray[np.bool_]:
+    """Which rows of y (B, O) hold finite numbers only."""
+    rows: NDArray[np.bool_] = np.all(np.isfinite(y), axis=1)
+    return rows

@@ -1,0 +1,231 @@
+"""The inbox and the connection by themselves, against real brokers."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edge_rnn.errors import BrokerError
+from edge_rnn.metrics import Metrics
+from edge_rnn.mqtt import Inbox, Link, Settings, Status
+from edge_rnn.pipeline import Message
+
+DYNSEC = next(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so"), None)
+
+
+def message(n, mid=0):
+    return Message("t", b"%d" % n, False, mid)
+
+
+@pytest.mark.parametrize(
+    ("policy", "dropped", "kept"),
+    [("drop_oldest", [0, 1, 2], [3, 4]), ("drop_newest", [2, 3, 4], [0, 1])],
+)
+def test_a_full_inbox_drops_by_its_policy(policy, dropped, kept):
+    inbox = Inbox(2, policy)
+    gone = [inbox.put(message(n)) for n in range(5)]
+    assert [g.payload for g in gone if g] == [b"%d" % n for n in dropped]
+    assert [m.payload for m in inbox.take(9)] == [b"%d" % n for n in kept]
+
+
+def test_after_a_reconnect_a_message_is_neither_lost_nor_doubled():
+    inbox = Inbox(9, "drop_oldest")
+    for m in (message(0), message(1, mid=7)):
+        inbox.put(m)
+    inbox.reconnected(session_present=False)
+    assert inbox.take(9) == [message(0), message(1)]
+    for m in (message(0), message(1, mid=7)):
+        inbox.put(m)
+    inbox.reconnected(session_present=True)
+    assert inbox.take(9) == [message(0)]
+
+
+@pytest.fixture
+def link(stack):
+    read, write = os.pipe()
+    stack.callback(os.close, read)
+    stack.callback(os.close, write)
+
+    def make(port, inbox=None, **settings):
+        options = {"client_id": "c", "filters": ["in/+"], "retry_min": 0.05, "retry_max": 0.2}
+        made = Link(
+            Settings(**(options | {"host": "127.0.0.1", "port": port} | settings)),
+            Inbox(1000, "drop_oldest") if inbox is None else inbox,
+            Metrics(),
+            wakeup=read,
+            clock=time.monotonic,
+        )
+        stack.callback(made.close)
+        return made
+
+    return make
+
+
+def poll_until(link, condition):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        link.poll(0.05, 100)
+
+
+def ready(link):
+    poll_until(link, lambda: link.ready)
+    return link
+
+
+@pytest.fixture(params=["mosquitto", "mosquitto v5", "iotcore"])
+def broker(request):
+    kind, *version = request.param.split()
+    return request.getfixturevalue(kind)(), "5" if version else "3.1.1"
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
+def test_a_stalled_pipeline_drops_and_counts_and_keeps_acknowledgements_in_order(
+    broker, link, client, policy
+):
+    broker, protocol = broker
+    inbox = Inbox(5, policy)
+    reader = ready(link(broker.port, inbox, protocol=protocol))
+    publisher = client(broker.port)
+    for n in range(15):
+        publisher.publish("in/a", b"%d" % n)
+        poll_until(reader, lambda: reader._metrics.received == n + 1)  # noqa: B023
+    assert reader._metrics.dropped == {policy: 10}
+    left = inbox.take(100)
+    assert [int(m.payload) for m in left] == list(
+        range(10, 15) if policy == "drop_oldest" else range(5)
+    )
+    reader.ack(left)
+    publisher.publish("in/a", b"last")
+    poll_until(reader, lambda: len(inbox))
+    assert [m.payload for m in inbox.take(9)] == [b"last"]
+    assert reader._metrics.disconnects == 0
+
+
+def test_what_was_not_acknowledged_comes_again(broker, link, client):
+    broker, protocol = broker
+    inbox = Inbox(100, "drop_oldest")
+    first = ready(link(broker.port, inbox, protocol=protocol))
+    publisher = client(broker.port)
+    for n in range(6):
+        publisher.publish("in/a", b"%d" % n)
+    poll_until(first, lambda: len(inbox) == 6)
+    first.ack(inbox.take(2))
+    first.flush()
+    publisher.publish("in/a", b"6")
+    poll_until(first, lambda: len(inbox) == 5)  # so the broker has read the acknowledgements
+    first.close()
+
+    again = Inbox(100, "drop_oldest")
+    second = ready(link(broker.port, again, protocol=protocol))
+    poll_until(second, lambda: len(again) >= 5)
+    assert [m.payload for m in again.take(9)] == [b"2", b"3", b"4", b"5", b"6"]
+
+
+def test_publishes_are_bounded_and_confirmed(broker, link, client):
+    broker, protocol = broker
+    publisher = ready(link(broker.port, protocol=protocol))
+    reader = client(broker.port)
+    sent = 0
+    while sent < 3000:
+        for _ in range(min(publisher.room, 3000 - sent)):
+            publisher.publish("out/a", b"%d" % sent, 1, False)
+            sent += 1
+        publisher.poll(0.05, 100)
+    poll_until(publisher, lambda: not publisher.busy)
+    assert [int(p) for p in reader.wait(3000, "out/a")] == list(range(3000))
+    assert publisher._metrics.publish_errors == 0
+
+
+def test_a_refused_subscription_says_so(mosquitto, link, tmp_path):
+    if DYNSEC is None or shutil.which("mosquitto_ctrl") is None:
+        pytest.skip("mosquitto's dynamic security plugin or mosquitto_ctrl is missing")
+    rules = tmp_path / "rules.json"
+    subprocess.run(
+        ["mosquitto_ctrl", "dynsec", "init", str(rules), "admin", "pw"],
+        check=True,
+        capture_output=True,
+    )
+    content = msgspec.json.decode(rules.read_bytes())
+    content["roles"][0]["acls"] = []
+    rules.write_bytes(msgspec.json.encode(content))
+    rules.chmod(0o666)
+    broker = mosquitto(f"allow_anonymous false\nplugin {DYNSEC}\nplugin_opt_config_file {rules}")
+    for protocol in ("3.1.1", "5"):
+        refused = link(broker.port, username="admin", password="pw", protocol=protocol)
+        with pytest.raises(BrokerError, match=r"refused the subscription to 'in/\+'.*ACL.*'admin'"):
+            poll_until(refused, lambda: False)
+
+
+def test_filters_of_an_earlier_configuration_are_unsubscribed(mosquitto, link, client):
+    broker = mosquitto()
+    ready(link(broker.port, filters=["old/+", "in/+"])).close()
+    inbox = Inbox(9, "drop_oldest")
+    now = ready(link(broker.port, inbox, obsolete=["old/+"]))
+    publisher = client(broker.port)
+    publisher.publish("old/a", b"old")
+    publisher.publish("in/a", b"new")
+    poll_until(now, lambda: len(inbox))
+    assert [m.payload for m in inbox.take(9)] == [b"new"]
+
+
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+def test_retained_messages_asked_for_come_once(mosquitto, link, client, protocol):
+    broker = mosquitto()
+    publisher = client(broker.port)
+    publisher.publish("in/a", b"kept", retain=True)
+    for expected in ([b"kept", b"fresh"], [b"fresh"]):
+        inbox = Inbox(9, "drop_oldest")
+        reader = ready(link(broker.port, inbox, retained=True, protocol=protocol))
+        publisher.publish("in/b", b"fresh")
+        poll_until(reader, lambda: len(inbox) == len(expected))  # noqa: B023
+        batch = inbox.take(9)
+        assert [m.payload for m in batch] == expected
+        reader.ack(batch)
+        reader.flush()
+        publisher.publish("in/b", b"done")
+        poll_until(reader, lambda: len(inbox))  # noqa: B023
+        reader.ack(inbox.take(9))
+        reader.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [("127.0.0.1", "connection refused"), ("no-such-host.invalid", "name is not known")],
+)
+def test_an_unreachable_broker_is_tried_again_with_growing_waits(link, caplog, host, reason):
+    with socket.socket() as taken:  # bound but not listening: nobody else can answer there
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        waiting = link(port, host=host, retry_min=0.01, retry_max=0.04)
+        poll_until(waiting, lambda: len(caplog.records) >= 5)
+    waits = [r.args[-1] for r in caplog.records]
+    assert all(
+        reason in r.getMessage() and f"{host}:{port}" in r.getMessage() for r in caplog.records
+    )
+    for wait, longest in zip(waits, (0.01, 0.02, 0.04, 0.04, 0.04), strict=False):
+        assert longest / 2 <= wait <= longest
+
+
+def test_a_broker_that_never_answers_is_given_up(link, caplog, monkeypatch):
+    monkeypatch.setattr("edge_rnn.mqtt.link.HANDSHAKE_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        waiting = link(deaf.getsockname()[1])
+        poll_until(waiting, lambda: caplog.records)
+    assert "the broker does not answer" in caplog.text
+
+
+def test_a_status_tells_that_we_are_there(broker, link, client):
+    broker, protocol = broker
+    reader = client(broker.port, "status")
+    told = ready(link(broker.port, protocol=protocol, status=Status("status", "up", "down")))
+    assert reader.wait(1) == [b"up"]
+    told.offline()
+    poll_until(told, lambda: not told.busy)
+    told.close()
+    assert reader.wait(2) == [b"up", b"down"]

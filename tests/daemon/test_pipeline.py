@@ -1,0 +1,184 @@
+from dataclasses import replace
+from itertools import pairwise
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_rnn.pipeline import Message, Pipeline, Spec
+from edge_rnn.session import Session
+
+BAD = [
+    ("in/d0", b"nonsense", "not_json"),
+    ("in/d0", b'{"a": 1}', "missing_field"),
+    ("in/d0", b'{"a": 1, "b": true}', "wrong_type"),
+    ("in/d0", b'{"a": 1, "b": 1e39}', "not_finite"),
+    ("in/d0", b" " * 70_000, "too_large"),
+    ("in/", b'{"a": 1, "b": 1}', "bad_topic"),
+    ("elsewhere", b'{"a": 1, "b": 1}', "bad_topic"),
+]
+
+
+def feed(pipeline, messages, now=0.0):
+    return pipeline.feed([Message(*m) for m in messages], now)
+
+
+def bytes_out(results):
+    return [(p.topic, p.payload) for r in results for p in r.predictions]
+
+
+def cut(items, places):
+    edges = [0, *sorted(places), len(items)]
+    return [items[a:b] for a, b in pairwise(edges)]
+
+
+def test_answers_are_the_sessions_bit_for_bit(model, spec, samples):
+    messages = samples(30)
+    answers = [
+        msgspec.json.decode(p) for _, p in bytes_out([feed(Pipeline(model, spec), messages)])
+    ]
+    for d in range(3):
+        own = [m for t, m in messages if t == f"in/d{d}"]
+        x = [[m["a"], m["b"]] for m in map(msgspec.json.decode, own)]
+        y = Session(model).run("alone", x)
+        mine = [a for a in answers if a["stream"] == f"d{d}"]
+        assert np.array_equal(np.array([a["values"] for a in mine], np.float32), y)
+        assert [a["n"] for a in mine] == list(range(1, 11))
+        assert [a["timestamp"] for a in mine] == list(range(d, 30, 3))
+        assert [a["label"] for a in mine] == ["uvw"[i] for i in y.argmax(axis=1)]
+
+
+def test_interleaved_streams_equal_separate_ones(model, spec, samples):
+    messages = samples(30)
+    together = bytes_out([feed(Pipeline(model, spec), messages)])
+    for d in range(3):
+        alone = bytes_out(
+            [feed(Pipeline(model, spec), [m for m in messages if m[0] == f"in/d{d}"])]
+        )
+        assert [m for m in together if m[0] == f"out/d{d}"] == alone
+
+
+@settings(max_examples=40, deadline=None)
+@given(places=st.lists(st.integers(0, 60), max_size=8), capacity=st.integers(1, 5))
+def test_any_cut_into_batches_gives_the_same_answers(model, spec, samples, places, capacity):
+    messages = samples(60, devices=4)
+    order = np.random.default_rng(1).permutation(60)
+    messages = [messages[i] for i in order]
+    spec = replace(spec, capacity=capacity)
+    whole, pieces = Pipeline(model, spec), Pipeline(model, spec)
+    one = feed(whole, messages)
+    many = [feed(pieces, part) for part in cut(messages, places)]
+    assert bytes_out([one]) == bytes_out(many)
+    assert one.evictions == [e for r in many for e in r.evictions]
+    assert whole.changes() == pieces.changes()
+
+
+@pytest.mark.parametrize(("topic", "payload", "reason"), BAD)
+def test_a_bad_message_changes_nothing_but_its_own_count(
+    model, spec, samples, topic, payload, reason
+):
+    messages = samples(9)
+    clean = feed(Pipeline(model, spec), messages)
+    dirty = feed(Pipeline(model, spec), [*messages[:4], (topic, payload), *messages[4:]])
+    assert dirty.predictions == clean.predictions
+    assert [(r.reason, r.message.payload) for r in dirty.rejected] == [(reason, payload)]
+
+
+def test_a_bad_index_never_reaches_the_session(vocabulary_model):
+    spec = Spec(topics=["in/{d}"], output="out/{d}", array="$")
+    pipeline = Pipeline(vocabulary_model, spec)
+    result = feed(pipeline, [("in/a", b"[1, 4]"), ("in/a", b"[1, 5]"), ("in/b", b"[1, 0]")])
+    assert [p.stream for p in result.predictions] == ["a", "b"]
+    assert [r.reason for r in result.rejected] == ["bad_index"]
+
+
+def test_retained_messages_are_taken_only_when_asked_for(model, spec):
+    old = Message("in/a", b'{"a": 1, "b": 2}', True)
+    ignored = Pipeline(model, spec).feed([old], 0.0)
+    assert ([r.reason for r in ignored.rejected], ignored.predictions) == (["retained"], [])
+    taken = Pipeline(model, replace(spec, retained=True)).feed([old], 0.0)
+    assert (taken.rejected, len(taken.predictions)) == ([], 1)
+
+
+@pytest.mark.parametrize("places", [[], [64], [65], [66], [10, 65, 80]])
+def test_a_stream_that_diverges_starts_anew_alone(diverging_model, places):
+    spec = Spec(topics=["in/{d}"], output="out/{d}", fields=["$"])
+    messages = [(f"in/{d}", b"1") for _ in range(70) for d in "ab"]
+    messages = [m for i, m in enumerate(messages) if m[0] == "in/a" or i < 40]
+    pipeline = Pipeline(diverging_model, spec)
+    results = [feed(pipeline, part) for part in cut(messages, places)]
+    answers = [(p.stream, p.n, p.payload) for r in results for p in r.predictions]
+    a = [x for x in answers if x[0] == "a"]
+    rejected = [r for result in results for r in result.rejected]
+    assert [r.reason for r in rejected] == ["diverged"]
+    assert [n for _, n, _ in a] == [*range(1, 65), *range(1, 6)]
+    assert [p for _, _, p in a[64:]] == [p for _, _, p in a[:5]]
+    assert [n for s, n, _ in answers if s == "b"] == list(range(1, 21))
+    states = {s.stream: s.steps for s in pipeline.changes().states}
+    assert states == {"a": 5, "b": 20}
+
+
+def test_eviction_is_reported_and_forgotten_in_the_journal(model, spec, samples):
+    pipeline = Pipeline(model, replace(spec, capacity=2))
+    assert feed(pipeline, samples(6)[:1]).predictions[0].n == 1
+    pipeline.saved()
+    result = feed(pipeline, samples(6)[1:])
+    assert {e.reason for e in result.evictions} == {"capacity"}
+    assert [e.stream for e in result.evictions] == ["d0", "d1", "d2", "d0"]
+    assert all(p.n == 1 for p in result.predictions)
+    changes = pipeline.changes()  # d1 was forgotten too, but the journal never knew it
+    assert ([s.stream for s in changes.states], changes.forgotten) == (["d1", "d2"], ["d0"])
+
+
+def test_idle_streams_are_forgotten_with_and_without_a_message(model, spec, samples):
+    pipeline = Pipeline(model, replace(spec, ttl=10.0))
+    feed(pipeline, samples(2, devices=2), now=0.0)
+    assert pipeline.expire(10.0) == []
+    pipeline.saved()
+    feed(pipeline, samples(1), now=5.0)
+    assert [e.stream for e in pipeline.expire(12.0)] == ["d1"]
+    again = feed(pipeline, samples(1), now=100.0)
+    assert [(e.stream, e.reason) for e in again.evictions] == [("d0", "idle")]
+    assert again.predictions[0].n == 1
+    assert pipeline.changes().forgotten == ["d1"]
+
+
+def test_changes_carry_only_what_changed_and_load_continues(model, spec, samples):
+    messages = samples(30)
+    first, whole = Pipeline(model, spec), Pipeline(model, spec)
+    feed(first, messages[:15])
+    states = first.changes().states
+    first.saved()
+    assert first.changes().states == []
+    feed(first, messages[15:16])
+    assert [s.stream for s in first.changes().states] == ["d0"]
+
+    second = Pipeline(model, spec)
+    assert second.load(states) == []
+    feed(whole, messages[:15])
+    assert bytes_out([feed(second, messages[15:])]) == bytes_out([feed(whole, messages[15:])])
+
+
+def test_loading_more_streams_than_fit_keeps_the_latest(model, spec, samples):
+    pipeline = Pipeline(model, spec)
+    feed(pipeline, samples(5, devices=5))
+    small = Pipeline(model, replace(spec, capacity=2))
+    evicted = small.load(pipeline.changes().states)
+    assert [e.stream for e in evicted] == ["d0", "d1", "d2"]
+    assert small.changes().forgotten == ["d0", "d1", "d2"]
+    assert small.streams == 2
+
+
+def test_names_with_dots_are_names_when_they_come_from_the_model(model, spec):
+    odd = replace(
+        model, features=tuple(replace(f, name=f"imu.{f.name}[g]") for f in model.features)
+    )
+    result = feed(Pipeline(odd, spec), [("in/a", b'{"imu.a[g]": 1, "imu.b[g]": 2}')])
+    assert len(result.predictions) == 1
+
+
+def test_a_model_without_names_needs_fields(model, spec):
+    with pytest.raises(ValueError, match="does not name its 2 features"):
+        Pipeline(replace(model, features=()), spec)
