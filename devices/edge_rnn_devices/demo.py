@@ -130,10 +130,8 @@ class Demo:
         )
         started = time.monotonic()
         self._show(simulator, daemon)
-        stop(simulator)
-        assert simulator.stdout is not None  # noqa: S101 - opened as a pipe above
-        sent = int(json.loads(simulator.stdout.read())["sent"])
         took = time.monotonic() - started
+        sent = self._stop(simulator)
         self._drain(sent)
         return self._summary(sent, took)
 
@@ -184,8 +182,7 @@ class Demo:
         end = time.monotonic() + _START_SECONDS
         while not online.wait(0.2):
             if daemon.poll() is not None or time.monotonic() > end:
-                log = (self.folder / "daemon.log").read_text()
-                raise EdgeRnnError(f"the daemon did not start; its log:\n{log}")
+                raise EdgeRnnError(f"the daemon did not start; its log:\n{self._log_text()}")
         return daemon
 
     def _simulator_args(self) -> list[str]:
@@ -215,6 +212,18 @@ class Demo:
             picture = Console(record=True, width=110, file=StringIO())
             picture.print(screen.render())
             picture.save_svg(str(self.screenshot), title="edge-rnn demo")
+
+    def _stop(self, simulator: subprocess.Popen[bytes]) -> int:
+        """How many messages it sent; none if it was stopped before it began."""
+        stop(simulator)
+        assert simulator.stdout is not None  # noqa: S101 - opened as a pipe by `run`
+        report = simulator.stdout.read()
+        if simulator.returncode not in (0, -signal.SIGTERM):
+            raise EdgeRnnError(f"the simulator failed:\n{self._log_text()}")
+        return int(json.loads(report)["sent"]) if report else 0
+
+    def _log_text(self) -> str:
+        return (self.folder / "daemon.log").read_text()
 
     def _drain(self, sent: int) -> None:
         """Wait for the last predictions."""

@@ -31,7 +31,9 @@ def test_a_prediction_is_judged_by_the_truth_of_its_moment() -> None:
     assert summary["out_of_order"] == 0
 
 
-@pytest.mark.parametrize(("numbers", "faults"), [([1, 2, 3], 0), ([1, 3], 1), ([1, 1, 2], 1), ([7, 8], 0)])
+@pytest.mark.parametrize(
+    ("numbers", "faults"), [([1, 2, 3], 0), ([1, 3], 1), ([1, 1, 2], 1), ([7, 8], 0)]
+)
 def test_gaps_and_repeats_are_counted(numbers: list[int], faults: int) -> None:
     board = Scoreboard(["walk"])
     for n in numbers:
