@@ -14,7 +14,6 @@ import tempfile
 import threading
 import time
 from contextlib import ExitStack, suppress
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -206,12 +205,12 @@ class Demo:
             while simulator.poll() is None and daemon.poll() is None:
                 self.memory.append(memory_mb(daemon.pid))
                 if not self.console.quiet:
-                    live.update(screen.render(), refresh=True)
+                    live.update(screen, refresh=True)
                 time.sleep(0.25)
+        if not self.console.is_terminal:
+            self.console.line()
         if self.screenshot:
-            picture = Console(record=True, width=110, file=StringIO())
-            picture.print(screen.render())
-            picture.save_svg(str(self.screenshot), title="edge-rnn demo")
+            self.screenshot.write_text(screen.picture("make demo"))
 
     def _stop(self, simulator: subprocess.Popen[bytes]) -> int:
         """How many messages it sent; none if it was stopped before it began."""

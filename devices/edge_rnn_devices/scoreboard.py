@@ -16,6 +16,8 @@ import numpy as np
 
 _BINS_PER_DECADE = 100
 _FASTEST = 1e-6
+BAR, BARS = 10, 30
+"""Predictions to a bar of the history, and bars kept."""
 
 
 class Latencies:
@@ -42,7 +44,10 @@ class Latencies:
 
 @dataclass(slots=True)
 class Device:
-    """What is known of one device: the latest prediction and the running counts."""
+    """What is known of one device: the latest prediction and the running counts.
+
+    `bars` is its history: the mean confidence and the share of right ones of BAR predictions each.
+    """
 
     name: str
     label: str = ""
@@ -53,7 +58,9 @@ class Device:
     last_n: int = 0
     missing: int = 0
     repeated: int = 0
-    recent: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=24))
+    recent: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=BAR))
+    bars: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=BARS))
+    latencies: Latencies = field(default_factory=Latencies)
     truths: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=1024))
 
     @property
@@ -93,9 +100,13 @@ class Scoreboard:
         right = d.label == d.truth
         d.right += right
         d.recent.append((d.confidence, right))
+        if d.messages % BAR == 0:
+            confidence, rights = zip(*d.recent, strict=True)
+            d.bars.append((sum(confidence) / BAR, sum(rights) / BAR))
         if d.truth:
             self.confusion[self.classes.index(d.truth), self.classes.index(d.label)] += 1
-        self.latencies.add(arrived - message["timestamp"])
+        for latencies in (d.latencies, self.latencies):
+            latencies.add(arrived - message["timestamp"])
 
     @property
     def messages(self) -> int:

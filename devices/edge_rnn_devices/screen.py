@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import time
+from io import StringIO
 
 from rich import box
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from edge_rnn_devices.scoreboard import Device, Scoreboard
+from edge_rnn_devices.scoreboard import BARS, Device, Latencies, Scoreboard
 
-_BARS = "▁▂▃▄▅▆▇█"
+_HEIGHTS = "▁▂▃▄▅▆▇█"
+_OTHER_COLUMNS = 74
 
 
 class Screen:
-    """Draws a scoreboard; keeps what a rate needs from one picture to the next."""
+    """Draws a scoreboard as wide as the console is; print it, or hand it to `rich.live`."""
 
     def __init__(self, board: Scoreboard, title: str) -> None:
         self.board, self.title = board, title
@@ -23,53 +26,61 @@ class Screen:
         self._counts: dict[str, int] = {}
         self._rates: dict[str, float] = {}
 
-    def render(self) -> Group:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The picture of this moment."""
+        bars = max(6, min(BARS, options.max_width - _OTHER_COLUMNS))
         with self.board.lock:
-            return self._render()
+            self._measure_rates()
+            yield self._table(bars)
+            yield self._footer()
 
-    def _render(self) -> Group:
-        self._measure_rates()
-        table = Table(box=box.SIMPLE_HEAD, title=self.title, title_style="bold", expand=False)
-        table.add_column("device")
-        table.add_column("prediction", min_width=10)
-        table.add_column("sure", justify="right")
-        table.add_column("truth", min_width=10)
-        table.add_column("", width=1)
-        table.add_column("last predictions", min_width=24)
-        table.add_column("right", justify="right")
-        table.add_column("msgs", justify="right")
-        table.add_column("msg/s", justify="right")
+    def picture(self, title: str) -> str:
+        """The picture as SVG, a terminal window of that title."""
+        console = Console(record=True, width=_OTHER_COLUMNS + BARS, file=StringIO())
+        console.print(self)
+        svg = console.export_svg(title=title)
+        return re.sub(r"@font-face \{.*?\}\n", "", svg, flags=re.DOTALL)  # they load from the web
+
+    def _table(self, bars: int) -> Table:
+        table = Table(
+            box=box.SIMPLE_HEAD,
+            title=self.title,
+            title_style="bold",
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+        )
+        for title, width in (("device", 8), ("prediction", 10), ("sure", 4), ("truth", 11)):
+            table.add_column(title, min_width=width, no_wrap=True)
+        table.add_column(f"last {bars} s", min_width=bars, no_wrap=True)
+        for title, width in (("right", 6), ("msg/s", 5), ("p50", 5), ("p99", 5)):
+            table.add_column(title, min_width=width, justify="right", no_wrap=True)
         for device in sorted(self.board.devices.values(), key=lambda d: (len(d.name), d.name)):
-            table.add_row(*self._row(device))
-        return Group(table, self._footer())
+            table.add_row(*self._row(device, bars))
+        return table
 
-    def _row(self, d: Device) -> tuple[Text | str, ...]:
+    def _row(self, d: Device, bars: int) -> tuple[Text | str, ...]:
         right = d.label == d.truth
         colour = "green" if right else "red"
         return (
             d.name,
             Text(d.label, style=f"bold {colour}"),
             f"{d.confidence:.0%}",
-            d.truth,
-            Text("✓" if right else "✗", style=colour),
-            _sparkline(d),
+            Text(f"{'✓' if right else '✗'} {d.truth}", style=colour),
+            _sparkline(d, bars),
             f"{d.accuracy:.1%}",
-            f"{d.messages:,}",
             f"{self._rates.get(d.name, 0):,.0f}",
+            *_milliseconds(d.latencies),
         )
 
     def _footer(self) -> Text:
         b = self.board
-        p50, p99 = (1e3 * b.latencies.percentile(q) for q in (50, 99))
-        text = Text("  ")
-        text.append(f"{b.accuracy:.1%} right", style="bold")
-        text.append(f" of {b.messages:,} predictions on recordings never trained on; ")
-        text.append(f"{sum(self._rates.values()):,.0f} msg/s", style="bold")
-        text.append("; sensor to prediction ")
-        text.append(f"p50 {p50:.1f} ms, p99 {p99:.1f} ms", style="bold")
-        text.append(f"; {time.monotonic() - self._started:.0f} s")
-        return text
+        p50, p99 = _milliseconds(b.latencies)
+        return Text.from_markup(
+            f"[bold]{b.accuracy:.1%} right[/bold] of {b.messages:,} predictions on recordings "
+            "never trained on,\nchanges of activity included; "
+            f"[bold]{sum(self._rates.values()):,.0f} messages/s[/bold], "
+            f"sensor to prediction [bold]p50 {p50} ms, p99 {p99} ms[/bold]"
+        )
 
     def _measure_rates(self) -> None:
         now = time.monotonic()
@@ -82,10 +93,15 @@ class Screen:
         self._last = now
 
 
-def _sparkline(d: Device) -> Text:
-    """Confidence as height, right or wrong as colour."""
+def _milliseconds(latencies: Latencies) -> tuple[str, str]:
+    p50, p99 = (1e3 * latencies.percentile(q) for q in (50, 99))
+    return f"{p50:,.1f}", f"{p99:,.1f}"
+
+
+def _sparkline(d: Device, bars: int) -> Text:
+    """A second of the recording a bar: confidence as height, how often right as colour."""
     line = Text()
-    for confidence, right in d.recent:
-        bar = _BARS[min(int(confidence * len(_BARS)), len(_BARS) - 1)]
-        line.append(bar, style="green" if right else "red")
+    for confidence, right in list(d.bars)[-bars:]:
+        bar = _HEIGHTS[min(int(confidence * len(_HEIGHTS)), len(_HEIGHTS) - 1)]
+        line.append(bar, style="green" if right > 0.8 else "yellow" if right > 0.4 else "red")
     return line
