@@ -1,0 +1,145 @@
+"""`edge-rnn convert`: a trained model's file in, a checked .ernn file out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import NoReturn, get_args
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from edge_rnn import modelfile
+from edge_rnn.errors import EdgeRnnError
+from edge_rnn.graph import Feature
+from edge_rnn_converters.conversion import Check, Conversion, Progress, convert_with_report
+from edge_rnn_converters.quantize import PRECISIONS, Precision
+
+
+def _commas(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
+    return [part.strip() for part in value.split(",")] if value else []
+
+
+@click.command()
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The .ernn file.",
+)
+@click.option(
+    "--quantize", type=click.Choice(PRECISIONS), default="int8", show_default=True,
+    help="Precision of the weights.",
+)  # fmt: skip
+@click.option("--features", callback=_commas, metavar="A,B", help="Names of the input's columns.")
+@click.option("--feature-units", callback=_commas, metavar="A,B", help="Their units, in order.")
+@click.option("--classes", callback=_commas, metavar="A,B", help="Names of the output's classes.")
+@click.option("--rate", type=float, metavar="HZ", help="Messages a second that a stream brings.")
+@click.option(
+    "--check", type=click.Choice(get_args(Check)), default="auto", show_default=True,
+    help="Run the source framework and compare: if installed, in any case, or not.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def convert(
+    source: Path,
+    output: Path,
+    quantize: Precision,
+    features: list[str],
+    feature_units: list[str],
+    classes: list[str],
+    rate: float | None,
+    check: Check,
+    as_json: bool,
+) -> None:
+    """Convert a trained model (Keras .keras or .h5, ONNX .onnx) to a .ernn file.
+
+    The result is checked: the float32 runtime against a float64 reference, and, if it is
+    installed, the source framework (onnxruntime or keras) against the same reference.
+
+    \b
+    Example:
+      edge-rnn convert har.keras -o har.ernn \\
+          --features ax,ay,az,gx,gy,gz --feature-units g,g,g,dps,dps,dps \\
+          --classes rest,walk,run,badminton --rate 10
+    """
+    if feature_units and len(feature_units) != len(features):
+        raise click.UsageError(
+            f"--feature-units names {len(feature_units)} units for {len(features)} --features"
+        )
+    units = feature_units or [""] * len(features)
+    try:
+        with _progress() as progress:
+            conversion = convert_with_report(
+                source,
+                quantize,
+                features=[Feature(name, unit) for name, unit in zip(features, units, strict=True)],
+                classes=classes,
+                rate_hz=rate,
+                check=check,
+                progress=progress,
+            )
+            modelfile.save(conversion.model, output)
+    except (EdgeRnnError, OSError) as e:
+        _fail(e)
+    if as_json:
+        click.echo(json.dumps(_facts(conversion, output), indent=2))
+    else:
+        _print(conversion, output)
+
+
+def _fail(e: Exception) -> NoReturn:
+    click.echo(f"error: {' '.join(str(e).split())}", err=True)
+    sys.exit(1)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Shows the stage on stderr, if that is a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda stage: None
+        return
+    with console.status("converting") as status:
+        yield lambda stage: status.update(stage)
+
+
+def _facts(conversion: Conversion, output: Path) -> dict[str, object]:
+    layers = [{"name": n.name, "op": n.OP} for n in conversion.model.nodes]
+    return {"output": str(output), "layers": layers, **asdict(conversion.report)}
+
+
+def _print(conversion: Conversion, output: Path) -> None:
+    model, report = conversion.model, conversion.report
+    size = f"{report.bytes:,} bytes in {report.quantize}, {report.float32_bytes:,} in float32"
+    rows = [
+        ("layers", ", ".join(n.OP for n in model.nodes)),
+        ("columns", f"{model.input_width} in, {model.output_width} out"),
+        ("size", size),
+        ("source", _source_line(conversion)),
+        ("runtime", f"float32 within {report.runtime_error:.1e} of the float64 reference"),
+        ("quantized", f"{report.quantize} within {report.quantized_error:.1e} of it"),
+        *(("note", note) for note in report.notes),
+        ("written", str(output)),
+    ]
+    table = Table.grid(padding=(0, 2))
+    for name, text in rows:
+        table.add_row(name, Text(text))
+    Console().print(table)
+
+
+def _source_line(conversion: Conversion) -> str:
+    report = conversion.report
+    if report.source_run is None:
+        return f"{report.framework}; not run"
+    return (
+        f"{report.framework}; {report.source_run} agrees within {report.source_error:.1e} "
+        f"over {report.source_steps} steps"
+    )

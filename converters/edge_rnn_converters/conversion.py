@@ -1,0 +1,207 @@
+"""From a trained model's file to a checked `Model`: read, check, quantize, describe, probe."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+import edge_rnn
+from edge_rnn import reference
+from edge_rnn.errors import ModelError, UnsupportedError
+from edge_rnn.graph import F32, Feature, Matrix, Model, Provenance, tensors
+from edge_rnn.validation import validate
+from edge_rnn_converters import compare, keras_source, onnx_source
+from edge_rnn_converters.detect import detect
+from edge_rnn_converters.quantize import Precision
+from edge_rnn_converters.quantize import quantize as quantized
+from edge_rnn_converters.source import CannotRunError, Source, reading
+
+Check: TypeAlias = Literal["auto", "require", "skip"]
+Progress: TypeAlias = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was checked, on how many steps, and the largest absolute errors found.
+
+    `source_run` is the source framework that was run, with its version, None if none was; then
+    `source_error` is None too. `source_steps` counts the steps that it answered for.
+    Errors are against the float64 reference of the unquantized model: of the source framework, of
+    the float32 runtime, of the runtime with the weights as converted.
+    """
+
+    framework: str
+    source_run: str | None
+    source_error: float | None
+    source_steps: int
+    steps: int
+    runtime_error: float
+    quantize: Precision
+    quantized_error: float
+    float32_bytes: int
+    bytes: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Conversion:
+    """A converted model and what is known of it."""
+
+    model: Model
+    report: Report
+
+
+def convert(
+    source: str | os.PathLike[str],
+    quantize: Precision = "int8",
+    *,
+    features: Sequence[Feature | str] = (),
+    classes: Sequence[str] = (),
+    targets: Sequence[Feature | str] = (),
+    rate_hz: float | None = None,
+    check: Check = "auto",
+) -> Model:
+    """The model in a .keras, .h5 or .onnx file, its weights in `quantize` precision.
+
+    features, classes, targets: names of the input's and output's columns; rate_hz: how often a
+    message comes. check: "auto" runs the source framework if it is installed, "require" demands
+    it, "skip" does not run it.
+
+    Where the source answers once, at a sequence's end, the model answers at every step, with what
+    the source would say if the sequence ended there.
+
+    Raises UnsupportedError naming layer and attribute for what can't be run faithfully,
+    MismatchError when the model does not compute what its source does, ModelError for a damaged
+    file or wrong descriptions, MissingExtraError when the format's reader is not installed.
+    """
+    return convert_with_report(
+        source,
+        quantize,
+        features=features,
+        classes=classes,
+        targets=targets,
+        rate_hz=rate_hz,
+        check=check,
+    ).model
+
+
+def convert_with_report(
+    source: str | os.PathLike[str],
+    quantize: Precision = "int8",
+    *,
+    features: Sequence[Feature | str] = (),
+    classes: Sequence[str] = (),
+    targets: Sequence[Feature | str] = (),
+    rate_hz: float | None = None,
+    check: Check = "auto",
+    progress: Progress = lambda stage: None,
+) -> Conversion:
+    """As `convert`, with the report of what was checked; `progress` is told each stage."""
+    path = Path(source)
+    progress(f"reading {path.name}")
+    read = _read(path)
+    described = replace(
+        read.model,
+        features=_named(features),
+        targets=_named(targets),
+        classes=tuple(classes),
+        rate_hz=rate_hz,
+        provenance=Provenance(
+            read.framework, path.name, _sha256(path), f"edge-rnn {edge_rnn.__version__}"
+        ),
+    )
+    validate(described)
+    model = quantized(described, quantize)
+    report = _checked(read, described, model, quantize, check, progress)
+    progress("recording a probe")
+    return Conversion(compare.probed(model), report)
+
+
+def _read(path: Path) -> Source:
+    form = detect(path)
+    with reading(path.name):
+        return onnx_source.read(path) if form == "onnx" else keras_source.read(path, form)
+
+
+def _checked(
+    read: Source, exact: Model, model: Model, quantize: Precision, check: Check, progress: Progress
+) -> Report:
+    x = compare.stress(exact)
+    progress(f"computing {len(x)} steps in float64")
+    truth, diverged = _truth(exact, x)
+    steps = np.arange(len(x))
+    progress("running the source framework")
+    ran, error, answered, notes = _run_source(read, x, truth, check)
+    progress("running the runtime")
+    runtime = compare.agree("the float32 runtime", compare.run(exact, x), truth, steps)
+    cost = np.abs(compare.run(model, x)[: len(truth)] - truth).max()
+    return Report(
+        framework=read.framework,
+        source_run=ran,
+        source_error=error,
+        source_steps=answered,
+        steps=len(truth),
+        runtime_error=runtime,
+        quantize=quantize,
+        quantized_error=float(cost),
+        float32_bytes=_bytes(exact),
+        bytes=_bytes(model),
+        notes=(*read.notes, *diverged, *notes),
+    )
+
+
+def _truth(model: Model, x: F32) -> tuple[reference.F64, tuple[str, ...]]:
+    """The reference's outputs, as far as they are bounded, and a note if that is not all."""
+    with np.errstate(all="ignore"):
+        y = reference.run(model, x)
+    n = compare.bounded_steps(y)
+    if n == len(x):
+        return y, ()
+    if not n:
+        raise ModelError(f"the model's first output exceeds {compare.LARGEST:g}: is it trained?")
+    return y[:n], (
+        f"the model's outputs exceed {compare.LARGEST:g} after step {n} of the check's inputs; "
+        "compared up to there",
+    )
+
+
+def _run_source(
+    read: Source, x: F32, truth: reference.F64, check: Check
+) -> tuple[str | None, float | None, int, tuple[str, ...]]:
+    """(what ran, its error, the steps it answered for, a note if it did not run)."""
+    if check not in ("auto", "require", "skip"):
+        raise ModelError(f"check is {check!r}, expected auto, require or skip")
+    if check == "skip":
+        return None, None, 0, ("the source framework was not run: check is off",)
+    try:
+        result = read.run(x)
+    except CannotRunError as e:
+        if check == "require":
+            raise UnsupportedError(f"check=require: the source can't be run: {e}") from e
+        return None, None, 0, (f"the source framework was not run: {e}",)
+    error = compare.agree(result.framework, result.y, truth, result.steps)
+    return result.framework, error, int((result.steps < len(truth)).sum()), ()
+
+
+def _named(columns: Sequence[Feature | str]) -> tuple[Feature, ...]:
+    return tuple(c if isinstance(c, Feature) else Feature(c) for c in columns)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _bytes(model: Model) -> int:
+    """Bytes of the model's tensors."""
+    return sum(
+        tensor.nbytes if isinstance(tensor, Matrix) else int(tensor.nbytes)
+        for node in model.nodes
+        for _, _, tensor in tensors(node)
+    )

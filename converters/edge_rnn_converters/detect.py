@@ -1,0 +1,66 @@
+"""Which format a file is, by its content, never by its name."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from edge_rnn.errors import UnsupportedError
+
+Format: TypeAlias = Literal["keras", "keras-h5", "onnx"]
+
+ACCEPTED = "accepted: Keras .keras and .h5 (whole model), ONNX .onnx"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_PICKLES = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
+_ONNX_FIRST_FIELD = b"\x08"
+
+
+def detect(path: Path) -> Format:
+    """The file's format. ONNX is a guess from the first byte: parsing it tells.
+
+    Raises UnsupportedError, saying what the file is and what is accepted instead.
+    """
+    if path.is_dir():
+        raise _no(path, "is a folder, perhaps a SavedModel: save the model as .keras")
+    with path.open("rb") as f:
+        head = f.read(64)
+    if head.startswith(b"PK\x03\x04"):
+        return _zip(path)
+    if head.startswith(_HDF5):
+        return "keras-h5"
+    if head.startswith(_ONNX_FIRST_FIELD):
+        return "onnx"
+    raise _no(path, _known(head))
+
+
+def _zip(path: Path) -> Format:
+    try:
+        with zipfile.ZipFile(path) as z:
+            names = set(z.namelist())
+    except zipfile.BadZipFile as e:
+        raise _no(path, f"is a damaged zip file ({e}): copy or save it again") from e
+    if "config.json" in names and "model.weights.h5" in names:
+        return "keras"
+    if any(name.endswith("data.pkl") for name in names):
+        raise _no(path, f"is a PyTorch pickle, {_PICKLE}")
+    raise _no(path, "is a zip file, but not a Keras model (config.json, model.weights.h5)")
+
+
+_PICKLE = "which could run code and is never loaded: export the model to ONNX"
+
+
+def _known(head: bytes) -> str:
+    if not head:
+        return "is empty"
+    if head.startswith(_PICKLES):
+        return f"is a pickle, {_PICKLE}"
+    if head[4:8] == b"TFL3":
+        return "is a TFLite model: convert the Keras model that it was made from"
+    if head[8:10] == b'{"':
+        return "is a safetensors file, weights without a network: export the model to ONNX"
+    return "is not a model in a known format"
+
+
+def _no(path: Path, what: str) -> UnsupportedError:
+    return UnsupportedError(f"{path.name}: {what}; {ACCEPTED}")

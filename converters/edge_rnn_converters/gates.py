@@ -1,0 +1,150 @@
+"""How each framework lays out a recurrent cell, and how that becomes ours.
+
+A wrong gate order, bias or activation converts without an error and computes something else, so
+all of them are written here, once. Sources: the Keras cells' `call` (`keras/src/layers/rnn`) and
+the ONNX operator specification (`LSTM`, `GRU`, `RNN`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_rnn.graph import F32, Act, Gru, Lstm, Matrix, Rnn
+
+Framework: TypeAlias = Literal["keras", "onnx"]
+Kind: TypeAlias = Literal["rnn", "lstm", "gru"]
+
+OURS: dict[Kind, str] = {"rnn": "h", "lstm": "ifgo", "gru": "zrn"}
+"""Our order of the gate blocks: g is the LSTM's candidate (Keras and ONNX call it c), n the GRU's
+(Keras and ONNX call it h)."""
+
+ORDER: dict[tuple[Framework, Kind], str] = {
+    ("keras", "rnn"): "h",
+    ("keras", "lstm"): "ifgo",
+    ("keras", "gru"): "zrn",
+    ("onnx", "rnn"): "h",
+    ("onnx", "lstm"): "iofg",
+    ("onnx", "gru"): "zrn",
+}
+"""The order of the gate blocks in a framework's files."""
+
+_COMMON: dict[str, Act] = {
+    "relu": "relu",
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+    "softsign": "softsign",
+}
+_KERAS: dict[str, Act] = {
+    **_COMMON,
+    "linear": "linear",
+    "relu6": "relu6",
+    "silu": "silu",
+    "swish": "silu",
+}
+_KERAS_HARD_SIGMOID: dict[int, Act] = {2: "hard_sigmoid_keras2", 3: "hard_sigmoid_relu6"}
+KERAS_ACTS = (*_KERAS, "hard_sigmoid")
+ONNX_ACTS = ("Relu", "Tanh", "Sigmoid", "Softsign", "HardSigmoid", "Affine")
+ONNX_PARAMETERS: dict[str, tuple[float | None, float | None]] = {
+    "affine": (1.0, 0.0),
+    "elu": (1.0, None),
+    "hardsigmoid": (0.2, 0.5),
+    "leakyrelu": (0.01, None),
+    "scaledtanh": (1.0, 1.0),
+    "thresholdedrelu": (1.0, None),
+}
+"""Defaults of alpha and beta of the ONNX activations that take them; None: it takes none."""
+
+
+def keras_act(name: str, major: int) -> Act | None:
+    """Our name of a Keras activation; `major` is the Keras that wrote the file. None: we lack it.
+
+    `hard_sigmoid` is clip(0.2 x + 0.5, 0, 1) in Keras 2 and relu6(x + 3) / 6 in Keras 3.
+    """
+    return _KERAS_HARD_SIGMOID.get(major) if name == "hard_sigmoid" else _KERAS.get(name)
+
+
+def onnx_act(name: str, alpha: float, beta: float) -> Act | None:
+    """Our name of an ONNX activation, alpha and beta its parameters if it has any.
+
+    HardSigmoid is max(0, min(1, alpha x + beta)). None: we lack it.
+    """
+    name = name.lower()
+    if name == "hardsigmoid" and beta == 0.5:
+        near: dict[float, Act] = {0.2: "hard_sigmoid_keras2", 1 / 6: "hard_sigmoid_relu6"}
+        return next((act for a, act in near.items() if abs(alpha - a) < 1e-6), None)
+    if name == "affine" and (alpha, beta) == (1, 0):
+        return "linear"
+    return _COMMON.get(name)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cell:
+    """A cell as its framework keeps it, k gate blocks in the framework's order.
+
+    w (kH, I), u (kH, H); both biases (kH,), zeros where the framework has none.
+    """
+
+    framework: Framework
+    w: F32
+    u: F32
+    input_bias: F32
+    recurrent_bias: F32
+
+
+def keras_biases(bias: F32, blocks: int) -> tuple[F32, F32]:
+    """(input, recurrent) bias of a Keras cell: (blocks,) is the input's; (2, blocks) is both,
+    as a GRU with reset_after keeps them."""
+    both = bias if bias.ndim == 2 else np.stack([bias, np.zeros(blocks, np.float32)])
+    return both[0], both[1]
+
+
+def onnx_biases(bias: F32, blocks: int) -> tuple[F32, F32]:
+    """(input, recurrent) bias of an ONNX cell: B (2 blocks,) is Wb then Rb."""
+    return bias[:blocks], bias[blocks:]
+
+
+def reorder(a: NDArray[np.float32], framework: Framework, kind: Kind) -> F32:
+    """Gate blocks along the first axis, from the framework's order to ours."""
+    blocks = dict(zip(ORDER[framework, kind], np.split(a, len(OURS[kind])), strict=True))
+    return np.ascontiguousarray(np.concatenate([blocks[gate] for gate in OURS[kind]]))
+
+
+def rnn(name: str, source: str, cell: Cell, act: Act) -> Rnn:
+    """Our node; both biases are just added, so they become one."""
+    return Rnn(name, source, *_matrices(cell, "rnn"), _summed(cell, "rnn"), act)
+
+
+def lstm(name: str, source: str, cell: Cell, gate: Act, candidate: Act, hidden: Act) -> Lstm:
+    """Our node; both biases are just added, so they become one."""
+    w, u = _matrices(cell, "lstm")
+    return Lstm(name, source, w, u, _summed(cell, "lstm"), gate, candidate, hidden)
+
+
+def gru(
+    name: str,
+    source: str,
+    cell: Cell,
+    reset: Literal["before", "after"],
+    gate: Act,
+    candidate: Act,
+) -> Gru:
+    """Our node. The candidate's recurrent bias stays apart where r multiplies it: reset "after"."""
+    b, rb = _summed(cell, "gru"), np.zeros(cell.u.shape[1], np.float32)
+    if reset == "after":
+        H = len(rb)
+        b[2 * H :] = reorder(cell.input_bias, cell.framework, "gru")[2 * H :]
+        rb = reorder(cell.recurrent_bias, cell.framework, "gru")[2 * H :]
+    return Gru(name, source, *_matrices(cell, "gru"), b, rb, reset, gate, candidate)
+
+
+def _matrices(cell: Cell, kind: Kind) -> tuple[Matrix, Matrix]:
+    w, u = (Matrix(reorder(a, cell.framework, kind)) for a in (cell.w, cell.u))
+    return w, u
+
+
+def _summed(cell: Cell, kind: Kind) -> F32:
+    return reorder(cell.input_bias + cell.recurrent_bias, cell.framework, kind)

@@ -1,0 +1,207 @@
+"""What is known of a value of an ONNX graph while it is executed symbolically.
+
+The stream, the value that has one vector a step, is known by where its time, batch and feature
+axes are; everything around it (constants, sizes, initial states) by its very elements. So a
+Transpose or Reshape is followed exactly, or refused: nothing is guessed from a shape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Role(Enum):
+    """What an axis of the stream is."""
+
+    TIME = "time"
+    BATCH = "batch"
+    FEATURE = "features"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Atom:
+    """An axis longer than one; `size` None: not known before the graph runs."""
+
+    label: str
+    size: int | None
+
+    def __repr__(self) -> str:
+        return self.label
+
+
+Dim: TypeAlias = tuple[Atom, ...]
+"""One dimension of an array: the axes merged in it, outer first. () is a dimension of one."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Size:
+    """The length of a dimension, as an element of a shape that the graph computes."""
+
+    dim: Dim
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stream:
+    """The model's value `value` with its axes; `last`: only the last step's vector is here."""
+
+    value: str
+    dims: tuple[Dim, ...]
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """A constant array; of dtype object, elements are ints or `Size`s."""
+
+    array: NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Filled:
+    """An array of any shape whose elements are all `number`."""
+
+    number: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """An array of state elements, each by its number: initial ones or a cell's final ones.
+
+    `stream` is the same array as a step's value, where it is one (h, not c).
+    """
+
+    ids: NDArray[np.int64]
+    stream: Stream | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opaque:
+    """Bookkeeping that was not followed; it is refused where it would matter."""
+
+    origin: str
+
+
+Value: TypeAlias = Stream | Known | Filled | State | Opaque
+
+
+class AxisError(Exception):
+    """An axis is read as two things, or can't be told; the text is the reason of a refusal."""
+
+
+@dataclass(slots=True)
+class Roles:
+    """What each axis turned out to be. A second reading that differs is an AxisError."""
+
+    of: dict[Atom, Role] = field(default_factory=dict)
+
+    def bind(self, dim: Dim, role: Role) -> None:
+        """Read a dimension, at most one axis, as `role`."""
+        if len(dim) > 1:
+            raise AxisError(f"{role.value} merged from the axes {list(dim)}")
+        for atom in dim:
+            if self.of.setdefault(atom, role) is not role:
+                raise AxisError(f"{atom} is {self.of[atom].value} and can't be {role.value} too")
+
+    def find(self, dims: Sequence[Dim], role: Role) -> int | None:
+        """Which dimension holds the axis of that role."""
+        for i, dim in enumerate(dims):
+            if any(self.of.get(atom) is role for atom in dim):
+                return i
+        return None
+
+    def drop(self, dim: Dim) -> None:
+        """Read a dimension that an operator removes: of one, or the batch, run one at a time."""
+        if any(atom.size is not None for atom in dim):
+            raise AxisError(f"{list(dim)} has {dim[0].size} elements and can't be dropped")
+        self.bind(dim, Role.BATCH)
+
+
+def transpose(dims: Sequence[Dim], perm: Sequence[int]) -> tuple[Dim, ...]:
+    """The dimensions in the order `perm`."""
+    return tuple(dims[p] for p in perm)
+
+
+def squeeze(dims: Sequence[Dim], axes: Sequence[int] | None, roles: Roles) -> tuple[Dim, ...]:
+    """The dimensions without `axes`. Without a list, what goes would depend on the data."""
+    if axes is None:
+        if any(atom.size is None for dim in dims for atom in dim):
+            raise AxisError("it names no axes, so which ones go depends on the sizes at run time")
+        return tuple(dim for dim in dims if dim)
+    gone = {axis % len(dims) for axis in axes}
+    for axis in gone:
+        roles.drop(dims[axis])
+    return tuple(dim for i, dim in enumerate(dims) if i not in gone)
+
+
+def unsqueeze(dims: Sequence[Dim], axes: Sequence[int]) -> tuple[Dim, ...]:
+    """The dimensions with ones put in, so that they stand at `axes` of the result."""
+    rank = len(dims) + len(axes)
+    new, rest = {axis % rank for axis in axes}, iter(dims)
+    return tuple(() if i in new else next(rest) for i in range(rank))
+
+
+def reshape(dims: Sequence[Dim], shape: Sequence[Any], zero_copies: bool = True) -> tuple[Dim, ...]:
+    """The axes regrouped to `shape`: ints, `Size`s, one -1, 0 for "as before".
+
+    Axes keep their order, so a dimension takes the next axes whose sizes multiply to its own.
+    """
+    targets = [dims[i] if zero_copies and _is(n, 0) else n for i, n in enumerate(shape)]
+    free = next((i for i, n in enumerate(targets) if _is(n, -1)), len(targets))
+    atoms = [atom for dim in dims for atom in dim]
+    head = [_take(atoms, n) for n in targets[:free]]
+    atoms.reverse()
+    tail = [_take(atoms, n)[::-1] for n in reversed(targets[free + 1 :])][::-1]
+    rest = tuple(reversed(atoms))
+    if free == len(targets) and rest:
+        raise AxisError(f"the axes {list(rest)} have no place in the new shape")
+    return (*head, *([rest] if free < len(targets) else []), *tail)
+
+
+def _is(n: Any, value: int) -> bool:
+    return not isinstance(n, Size | tuple) and int(n) == value
+
+
+def _take(atoms: list[Atom], n: Any) -> Dim:
+    """The next axes that make a dimension of size n, taken off the list."""
+    wanted = n.dim if isinstance(n, Size) else n if isinstance(n, tuple) else None
+    if wanted is not None:
+        taken = tuple(atoms[: len(wanted)])
+        if set(taken) != set(wanted):
+            raise AxisError(f"the axes {list(wanted)} are not next to each other there")
+        del atoms[: len(wanted)]
+        return taken
+    taken, size = (), 1
+    while size < int(n) and atoms:
+        atom = atoms.pop(0)
+        if atom.size is None:
+            raise AxisError(f"whether {atom} has {n} elements depends on the sizes at run time")
+        taken, size = (*taken, atom), size * atom.size
+    if size != int(n):
+        raise AxisError(f"no axes multiply to {n}")
+    return taken
+
+
+def axis(label: str, size: int | None) -> Dim:
+    """A new dimension; one of size 1 has no axis."""
+    return () if size == 1 else (Atom(label, size),)
+
+
+def with_dims(stream: Stream, dims: tuple[Dim, ...]) -> Stream:
+    """The same value with its axes elsewhere."""
+    return replace(stream, dims=dims)
+
+
+def sizes(stream: Stream) -> Known:
+    """The stream's shape, ints where they are known."""
+    shape = np.empty(len(stream.dims), object)
+    for i, dim in enumerate(stream.dims):
+        known = [atom.size for atom in dim if atom.size is not None]
+        shape[i] = math.prod(known) if len(known) == len(dim) else Size(dim)
+    return Known(shape)

@@ -1,0 +1,106 @@
+"""What a reader of one format hands to the conversion, and how it refuses."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_rnn.errors import EdgeRnnError, ModelError, UnsupportedError
+from edge_rnn.graph import F32, Model
+
+MAX_BYTES = 1 << 30
+
+LAST_ONLY = (
+    "{}: the source answers once, at a sequence's end; the stream answers at every step, each "
+    "with what the source would say if the sequence ended there"
+)
+WINDOW = (
+    "the source is made for windows of {} steps and starts each from the initial state; the "
+    "stream carries its state on: reset it every {} steps to do as the source does"
+)
+
+
+class CannotRunError(EdgeRnnError):
+    """The source framework is not installed, or it can't run this file; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceRun:
+    """What the source framework computed: rows y (len(steps), O), each at its step of x."""
+
+    framework: str
+    steps: NDArray[np.int64]
+    y: F32
+
+
+class Runner(Protocol):
+    """Runs the source with its own framework, one stream from the initial state."""
+
+    def __call__(self, x: F32) -> SourceRun:
+        """x (T, I) -> the outputs the source has for it. Raises CannotRunError."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """A trained model as read from its file: float32, not described, not yet checked.
+
+    `framework` is what the file says made it; `notes` what its user should know.
+    """
+
+    model: Model
+    framework: str
+    notes: tuple[str, ...]
+    run: Runner
+
+
+_TRIPS = (
+    ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError,
+    ValueError, struct.error, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """What a reader of a stranger's file trips over is the file: a ModelError that names `what`."""
+    try:
+        yield
+    except EdgeRnnError:
+        raise
+    except _TRIPS as e:
+        raise ModelError(f"{what}: damaged, or in a form never seen: {e!r}") from e
+
+
+def prefixes(T: int) -> list[int]:
+    """Lengths of the sequences to ask a source for that answers at their ends only."""
+    return sorted({1, max(1, T // 3), T})
+
+
+def refuse(layer: str, attribute: str, why: str, way_out: str) -> UnsupportedError:
+    """The one form of a refusal: which layer, what of it, why, and what to do instead."""
+    return UnsupportedError(f"{layer}: {attribute}: {why}; {way_out}")
+
+
+@dataclass(slots=True)
+class Names:
+    """Gives values the names a model file allows, each once."""
+
+    taken: set[str] = field(default_factory=set)
+
+    def unique(self, wanted: str) -> str:
+        """`wanted` in letters, digits, '_', '.' and '-', numbered if it is taken."""
+        base = re.sub(r"[^A-Za-z0-9_.-]+", "_", wanted).strip("_")[:100] or "value"
+        name, n = base, 1
+        while name in self.taken:
+            n += 1
+            name = f"{base}_{n}"
+        self.taken.add(name)
+        return name

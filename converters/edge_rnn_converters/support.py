@@ -1,0 +1,85 @@
+"""The tables of the manual, made from what the converters really do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from edge_rnn_converters import gates
+from edge_rnn_converters.keras_layers import LAYERS
+from edge_rnn_converters.onnx_source import OPERATORS
+from edge_rnn_converters.refused import (
+    KERAS_REFUSED,
+    KERAS_REFUSED_VALUES,
+    ONNX_CELL_REFUSED,
+    ONNX_REFUSED,
+    Why,
+)
+
+Row: TypeAlias = tuple[str, str]
+
+MARKERS = ("<!-- generated: {} -->", "<!-- end: {} -->")
+
+
+def tables() -> dict[str, str]:
+    """Each table of `docs/converting.md` as Markdown, by the name in its markers."""
+    keras_values = {f"any layer, `{a}={v}`": why for (a, v), why in KERAS_REFUSED_VALUES.items()}
+    cell_values = {f"RNN, LSTM, GRU: `{a}`": why for a, why in ONNX_CELL_REFUSED.items()}
+    return {
+        "keras supported": _supported("layer", {k: v.doc for k, v in LAYERS.items()}),
+        "keras refused": _refused("layer", {**KERAS_REFUSED, **keras_values}),
+        "onnx supported": _supported("operator", {k: v.doc for k, v in OPERATORS.items()}),
+        "onnx refused": _refused("operator", {**cell_values, **ONNX_REFUSED}),
+        "activations": _activations(),
+    }
+
+
+def fill(text: str) -> str:
+    """The manual's text with what stands between each pair of markers made anew."""
+    for name, table in tables().items():
+        start, end = (m.format(name) for m in MARKERS)
+        before, _, rest = text.partition(start)
+        _, _, after = rest.partition(end)
+        text = f"{before}{start}\n{table}\n{end}{after}"
+    return text
+
+
+def _supported(what: str, docs: Mapping[str, str]) -> str:
+    return _table((what, "how"), _grouped(docs.items()))
+
+
+def _refused(what: str, reasons: Mapping[str, Why]) -> str:
+    rows = ((name, f"{why}; {way_out}") for name, (why, way_out) in reasons.items())
+    return _table((what, "why, and what to do instead"), _grouped(rows))
+
+
+def _grouped(rows: Iterable[Row]) -> list[Row]:
+    """Rows that say the same, as one."""
+    names: dict[str, list[str]] = {}
+    for name, text in rows:
+        names.setdefault(text, []).append(name)
+    return [(", ".join(group), text) for text, group in names.items()]
+
+
+def _activations() -> str:
+    keras = ((f"Keras {major} `{n}`", gates.keras_act(n, major)) for n in gates.KERAS_ACTS
+             for major in (2, 3))  # fmt: skip
+    parameters = {"HardSigmoid": (0.2, 0.5), "Affine": (1.0, 0.0)}
+    onnx = (
+        (f"ONNX `{n}`", gates.onnx_act(n, *parameters.get(n, (0.0, 0.0)))) for n in gates.ONNX_ACTS
+    )
+    sixth = ("ONNX `HardSigmoid` with alpha 1/6", gates.onnx_act("HardSigmoid", 1 / 6, 0.5))
+    rows = ((name, f"`{act}`") for name, act in (*keras, *onnx, sixth))
+    return _table(("source", "edge-rnn"), _grouped(rows))
+
+
+def _table(head: Row, rows: Iterable[Row]) -> str:
+    lines = [f"| {a} | {b} |" for a, b in (head, ("---", "---"), *rows)]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    manual = Path(sys.argv[1])
+    manual.write_text(fill(manual.read_text()))

@@ -1,0 +1,51 @@
+"""`docs/converting.md`: its tables are what the code says, its examples run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from edge_rnn_converters import support
+from edge_rnn_converters.cli import convert as command
+from tests.converters.keras_models import H, layers, made
+from tests.converters.onnx_models import Graph, random
+from tests.converters.test_onnx import saved
+
+MANUAL = Path(__file__).parents[2] / "docs" / "converting.md"
+TEXT = MANUAL.read_text()
+
+
+def test_the_tables_are_made_from_the_code() -> None:
+    """Remake them with: python -m edge_rnn_converters.support docs/converting.md"""
+    assert support.fill(TEXT) == TEXT
+
+
+def test_every_table_is_there() -> None:
+    for name, table in support.tables().items():
+        assert TEXT.count(table) == 1, name
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """har.keras and har.onnx, 6 features in and 4 classes out, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    made(layers.GRU(H), layers.Dense(4, "softmax"), shape=(None, 6)).save("har.keras")
+    g = Graph()
+    y = g("Softmax", g("MatMul", g.cell("GRU", "x", width=6)[0], g.const(random(5, 4))))
+    saved(g.model({"x": ["T", 1, 6]}, [y]), tmp_path).rename("har.onnx")
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", TEXT, re.S))
+def test_python_examples_run(code: str, sources: None) -> None:
+    exec(compile(code, str(MANUAL), "exec"), {})
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("line", re.findall(r"^edge-rnn convert ((?:.*\\\n)*.*)$", TEXT, re.M))
+def test_commands_run(line: str, sources: None) -> None:
+    result = CliRunner().invoke(command, line.replace("\\\n", " ").split())
+    assert result.exit_code == 0, result.output

@@ -1,0 +1,98 @@
+"""Weights in fewer bits: what is lost is bounded, and what can't be kept is refused."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from edge_rnn import Session
+from edge_rnn.errors import ModelError, UnsupportedError
+from edge_rnn.graph import Dense, Embedding, Gru, Input, Matrix, Model
+from edge_rnn.validation import validate
+from edge_rnn_converters.quantize import PRECISIONS, int8, quantize
+
+FLOATS = st.floats(-(2.0**99), 2.0**99, width=32)
+MATRICES = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=6), elements=FLOATS)
+
+
+def model(scale: float = 1.0) -> Model:
+    rng = np.random.default_rng(0)
+
+    def w(*shape: int) -> Matrix:
+        return Matrix((scale * rng.normal(size=shape)).astype(np.float32))
+
+    zeros = np.zeros(12, np.float32)
+    gru = Gru("gru", "table", w(12, 3), w(12, 4), zeros, zeros[:4])
+    dense = Dense("out", "gru", w(2, 4), zeros[:2])
+    return Model((Input("x", 1),), (Embedding("table", "x", w(5, 3)), gru, dense), ("out",))
+
+
+@given(MATRICES)
+def test_int8_is_within_half_a_step_and_never_minus_128(w: np.ndarray) -> None:
+    q = int8(w)
+    assert q.data.dtype == np.int8 and q.scale is not None
+    assert q.data.min() >= -127 and q.scale.min() > 0
+    step = q.scale.astype(np.float64)[:, None]
+    assert (np.abs(q.float64() - w) <= 0.5 * step * (1 + 1e-6)).all()
+    widest = np.abs(q.data.astype(int)).max(axis=1)
+    normal = np.abs(w).max(axis=1) > 1e-30
+    assert (widest[normal] == 127).all()
+
+
+@given(MATRICES)
+def test_int8_keeps_sign_and_zero(w: np.ndarray) -> None:
+    q = int8(w).data.astype(int)
+    assert (q * np.sign(w) >= 0).all()
+    np.testing.assert_array_equal(int8(-w).data, -q)
+
+
+@given(MATRICES)
+def test_int8_rows_do_not_know_of_each_other(w: np.ndarray) -> None:
+    np.testing.assert_array_equal(int8(w).data[:1], int8(w[:1]).data)
+
+
+def test_int8_ties_round_to_even_and_a_row_of_zeros_has_scale_one() -> None:
+    q = int8(np.float32([[127, 0.5, 1.5, 2.5, -0.5, -1.5], [0, 0, 0, 0, 0, 0]]))
+    np.testing.assert_array_equal(q.data, [[127, 0, 2, 2, 0, -2], [0] * 6])
+    assert q.scale is not None
+    np.testing.assert_array_equal(q.scale, [1, 1])
+
+
+def test_int8_of_the_smallest_numbers_there_are() -> None:
+    q = int8(np.float32([[1e-45, -1e-45]]))
+    assert q.scale is not None and q.scale[0] > 0
+    assert np.abs(q.float64()).max() <= 1e-40
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_matrix_and_nothing_else_is_quantized(precision: str) -> None:
+    before, after = model(), quantize(model(), precision)  # type: ignore[arg-type]
+    validate(after)
+    dtypes = {m.data.dtype for n in after.nodes for m in vars_of(n)}
+    assert dtypes == {np.dtype(precision)}
+    gru, same = before.nodes[1], after.nodes[1]
+    assert isinstance(gru, Gru) and isinstance(same, Gru)
+    assert same.b.dtype == np.float32 and (same.b == gru.b).all()
+    x = np.arange(5, dtype=np.float32)[:, None]
+    y = [Session(m, capacity=1).run("s", x) for m in (before, after)]
+    bound = {"float32": 0, "float16": 5e-3, "int8": 0.1}[precision]
+    assert np.abs(y[0] - y[1]).max() <= bound
+
+
+def vars_of(node: object) -> list[Matrix]:
+    return [v for v in (getattr(node, n, None) for n in ("w", "u", "table")) if v is not None]
+
+
+def test_float16_refuses_what_would_become_infinite() -> None:
+    with pytest.raises(
+        UnsupportedError, match=r"node 'table': table: .* is beyond float16's 65504"
+    ):
+        quantize(model(scale=1e6), "float16")
+
+
+def test_an_unknown_precision() -> None:
+    with pytest.raises(ModelError, match="'int4', expected one of int8, float16, float32"):
+        quantize(model(), "int4")  # type: ignore[arg-type]
