@@ -41,12 +41,16 @@ class Sample:
 
 
 def endless_day(recordings: Recordings, seed: int) -> Iterator[Sample]:
-    """One wearer's day: all recordings in random order, then in another, and so on."""
+    """One wearer's day: all recordings in random order, then in another, and so on.
+
+    It begins inside its first recording, so that wearers don't change activity all at once.
+    """
+    start = 37 * seed % recordings.samples.shape[1]
     while True:
         samples, labels = day(recordings, seed)
-        for features, label in zip(samples.tolist(), labels.tolist(), strict=True):
+        for features, label in zip(samples[start:].tolist(), labels[start:].tolist(), strict=True):
             yield Sample(features, ACTIVITIES[label])
-        seed += 1_000_003
+        seed, start = seed + 1_000_003, 0
 
 
 class Simulator:
