@@ -19,14 +19,13 @@ from typing import Any
 
 import click
 import msgspec
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 from rich.console import Console
 from rich.live import Live
 
-from edge_rnn.errors import BrokerError, EdgeRnnError
+from edge_rnn.errors import EdgeRnnError
 from edge_rnn_devices import recordings
-from edge_rnn_devices.processes import embedded_broker, memory_mb, python, stop
+from edge_rnn_devices.broker import connect, embedded_broker
+from edge_rnn_devices.processes import memory_mb, python, stop
 from edge_rnn_devices.scoreboard import Scoreboard
 from edge_rnn_devices.screen import Screen
 
@@ -135,32 +134,27 @@ class Demo:
         return self._summary(sent, took)
 
     def _watch_topics(self, online: threading.Event) -> None:
-        client = paho.Client(CallbackAPIVersion.VERSION2, client_id=f"edge-rnn-view-{os.getpid()}")
-
-        def received(_: paho.Client, __: Any, message: paho.MQTTMessage) -> None:
+        def predicted(topic: str, payload: bytes) -> None:
+            arrived = time.time()
             with self.board.lock:
-                self._receive(message.topic, bytes(message.payload), time.time(), online)
-
-        client.on_message = received
-        try:
-            client.connect(self.host, self.port)
-        except OSError as e:
-            raise BrokerError(f"no broker at {self.host}:{self.port}: {e}") from e
-        client.loop_start()
-        self.stack.callback(client.loop_stop)
-        self.stack.callback(client.disconnect)
-        client.subscribe([("predictions/+/activity", 0), ("truth/+", 0), (_STATUS, 0)])
-
-    def _receive(self, topic: str, payload: bytes, arrived: float, online: threading.Event) -> None:
-        match topic.split("/"):
-            case ["predictions", device, _]:
+                device = topic.split("/")[1]
                 self.board.prediction(device, msgspec.json.decode(payload), arrived)
-            case ["truth", device]:
-                truth = msgspec.json.decode(payload)
-                self.board.truth(device, truth["timestamp"], truth["activity"])
-            case _:
-                if payload == b"online":
-                    online.set()
+
+        def changed(topic: str, payload: bytes) -> None:
+            truth = msgspec.json.decode(payload)
+            with self.board.lock:
+                self.board.truth(topic.split("/")[1], truth["timestamp"], truth["activity"])
+
+        def status(payload: bytes) -> None:
+            if payload == b"online":
+                online.set()
+
+        client = connect(self.host, self.port)
+        self.stack.callback(client.stop)
+        client.subscribe("predictions/+/activity", predicted)
+        client.subscribe("truth/+", changed)
+        client.subscribe(_STATUS, status)
+        client.start()
 
     def _start_daemon(self, online: threading.Event) -> subprocess.Popen[bytes]:
         pipeline = self.folder / "pipeline.toml"

@@ -1,8 +1,7 @@
-"""Child processes that end with their parent, and the embedded broker."""
+"""Child processes that end with their parent."""
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,10 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from edge_rnn.errors import MissingExtraError
-
 _STOP_SECONDS = 15
-_INFLIGHT = 200  # the default of 100 makes a busy daemon wait for its own acknowledgements
 # The kernel signals the child when we end, however we end.
 _TETHER = (
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); "
@@ -48,25 +44,6 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-@contextmanager
-def embedded_broker() -> Iterator[tuple[str, int]]:
-    """A broker on a free port of 127.0.0.1 -> (host, port). Raises MissingExtraError."""
-    try:
-        from iotcore import Broker
-    except ImportError as e:
-        need = "for the demo's broker (or use your own: --broker HOST:PORT)"
-        raise MissingExtraError("iotcore>=0.4", extra="demo", need=need) from e
-    with Broker(port=free_port(), listen="127.0.0.1", max_inflight_count=_INFLIGHT) as broker:
-        yield "127.0.0.1", broker.port
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on just now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def memory_mb(pid: int) -> float:

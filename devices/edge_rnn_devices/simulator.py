@@ -9,19 +9,17 @@ it sent as JSON.
 from __future__ import annotations
 
 import signal
-import socket
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
 
 import click
 import msgspec
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 
+from edge_rnn_devices.broker import connect
 from edge_rnn_devices.recordings import ACTIVITIES, FEATURES, RATE_HZ, Recordings, day, load
 
 _PATIENCE = 10.0
@@ -54,39 +52,34 @@ def endless_day(recordings: Recordings, seed: int) -> Iterator[Sample]:
 
 
 class Simulator:
-    """Publishes the samples of several devices through one MQTT connection at QoS 1.
-
-    One thread does all: paho's own thread costs three times the work at thousands a second.
-    """
+    """Publishes the samples of several devices through one MQTT connection at QoS 1."""
 
     def __init__(self, host: str, port: int, days: dict[str, Iterator[Sample]]) -> None:
         self.days = days
         self.sent = 0
-        self._last: paho.MQTTMessageInfo | None = None
         self._doing: dict[str, str] = {}
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id="edge-rnn-simulator")
-        self._client.max_inflight_messages_set(0)  # with a bound each PUBACK costs O(n)
-        # Eight small packets a tick: without this the last ones wait 40 ms for an acknowledgement.
-        self._client.on_socket_open = _send_at_once
-        self._client.connect(host, port)
-        self._pump_until(self._client.is_connected)
+        self._arrived = threading.Event()
+        self._client = connect(host, port)
+        self._marker = f"simulator/{self._client.client_id}"
+        self._client.subscribe(self._marker, lambda _: self._arrived.set(), qos=1)
+        self._client.start()
 
     def replay(self, rate: float, seconds: float) -> None:
         """A sample of every device `rate` times a second for `seconds` (0: without end)."""
         start, ticks = time.monotonic(), 0
         while not seconds or ticks < rate * seconds:
-            due = start + ticks / rate
-            self._client.loop(0)
-            while (wait := due - time.monotonic()) > 0:
-                self._client.loop(wait)
+            wait = start + ticks / rate - time.monotonic()
+            if wait > 0:
+                time.sleep(wait)
             self._tick()
             ticks += 1
 
     def close(self) -> None:
-        """Wait until the broker has acknowledged the last message, a few seconds at most."""
-        if self._last is not None:
-            self._pump_until(self._last.is_published)
-        self._client.disconnect()
+        """Wait until the broker has everything: one connection keeps its messages' order, so a
+        last one that comes back tells."""
+        self._client.publish(self._marker, b"", qos=1)
+        self._arrived.wait(_PATIENCE)
+        self._client.stop()
 
     def _tick(self) -> None:
         for device, samples in self.days.items():
@@ -96,14 +89,8 @@ class Simulator:
                 truth = {"timestamp": now, "activity": sample.activity}
                 self._client.publish(f"truth/{device}", msgspec.json.encode(truth), qos=1)
             reading = {"timestamp": now, **dict(zip(FEATURES, sample.features, strict=True))}
-            topic, payload = f"sensors/{device}/imu", msgspec.json.encode(reading)
-            self._last = self._client.publish(topic, payload, qos=1)
+            self._client.publish(f"sensors/{device}/imu", msgspec.json.encode(reading), qos=1)
             self.sent += 1
-
-    def _pump_until(self, done: Callable[[], bool]) -> None:
-        end = time.monotonic() + _PATIENCE
-        while not done() and time.monotonic() < end:
-            self._client.loop(0.05)
 
 
 @click.command()
@@ -122,10 +109,6 @@ def main(host: str, port: int, devices: int, speed: float, seconds: float) -> No
         simulator.replay(RATE_HZ * speed, seconds)
     simulator.close()
     click.echo(msgspec.json.encode({"sent": simulator.sent}).decode())
-
-
-def _send_at_once(_: paho.Client, __: Any, sock: Any) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
