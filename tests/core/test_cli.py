@@ -46,7 +46,9 @@ def test_the_commands_promised_are_there() -> None:
     assert {"convert", "inspect", "verify", "run", "demo", "bench"} <= set(commands())
 
 
-@pytest.mark.parametrize("name", ["bench", "completion", "convert", "demo", "inspect", "run", "verify"])
+@pytest.mark.parametrize(
+    "name", ["bench", "completion", "convert", "demo", "inspect", "run", "verify"]
+)
 def test_every_command_explains_itself_with_an_example(name: str) -> None:
     text = run(name, "--help").output
     assert "Example" in text
