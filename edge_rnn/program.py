@@ -27,6 +27,10 @@ from edge_rnn.graph import (
     value_widths,
 )
 from edge_rnn.kernels.opcodes import ADD, Op
+from edge_rnn.kernels.products import BLOCK, pack
+
+PAD = 16
+"""Float32 words that a state vector and a gate are filled up to: the widest vector there is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +38,8 @@ class Program:
     """What the runner needs of a model.
 
     `code` int64, `int8s` and `floats` the arenas of weights and parameters, `vocabularies`
-    (embeddings, 2) the input column and size of each, widths in float32 words.
+    (embeddings, 2) the input column and size of each, widths in float32 words; `state_words` are
+    the places in a stream's state that are not padding.
     """
 
     code: NDArray[np.int64]
@@ -44,55 +49,76 @@ class Program:
     input_width: int
     output_width: int
     state_width: int
+    state_words: NDArray[np.int64]
     scratch_width: int
+
+
+def _round_up(n: int, unit: int) -> int:
+    return -(-n // unit) * unit
+
+
+def _pad_gates(a: NDArray[Any], H: int) -> NDArray[Any]:
+    """Rows (k H, ...) with every gate's H rows filled up with zeros to whole vectors."""
+    gates = a.reshape(-1, H, *a.shape[1:])
+    full = np.zeros((len(gates), _round_up(H, PAD), *a.shape[1:]), a.dtype)
+    full[:, :H] = gates
+    return full.reshape(-1, *a.shape[1:])
 
 
 @dataclass(slots=True)
 class _Assembler:
-    """Arenas under construction; the scratch begins with room for the widest product's sums."""
+    """Arenas and a row's scratch and state under construction, all in whole vectors."""
 
-    scratch: int
     code: list[int] = field(default_factory=list)
     int8s: list[NDArray[np.int8]] = field(default_factory=list)
     floats: list[F32] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=lambda: {"int8s": 0, "floats": 0})
+    scratch: int = 0
     state: int = 0
+    words: list[int] = field(default_factory=list)
     values: dict[str, int] = field(default_factory=dict)
 
     def emit(self, op: Op, *operands: int) -> None:
         self.code += [op, *operands]
 
     def scratch_room(self, n: int) -> int:
-        self.scratch += n
-        return self.scratch - n
+        start = self.scratch
+        self.scratch += _round_up(n, BLOCK)
+        return start
 
     def state_room(self, n: int) -> int:
-        self.state += n
-        return self.state - n
+        start = self.state
+        self.words += range(start, start + n)
+        self.state += _round_up(n, PAD)
+        return start
 
-    def put(self, arena: str, a: NDArray[Any]) -> int:
-        getattr(self, arena).append(np.ascontiguousarray(a).reshape(-1))
-        self.sizes[arena] += a.size
-        return self.sizes[arena] - a.size
+    def put(self, arena: str, a: NDArray[Any], unit: int = 1) -> int:
+        """Append a to an arena, zeros filling it up to whole units -> its offset."""
+        flat = np.zeros(_round_up(a.size, unit), a.dtype)
+        flat[: a.size] = a.reshape(-1)
+        getattr(self, arena).append(flat)
+        self.sizes[arena] += flat.size
+        return self.sizes[arena] - flat.size
 
-    def matrix(self, data: NDArray[Any], scale: F32 | None) -> tuple[int, int, int]:
-        """(int8?, offset of the weights, offset of the scales)."""
-        if scale is not None:
-            return 1, self.put("int8s", data), self.put("floats", scale)
-        return 0, self.put("floats", data.astype(np.float32)), 0
-
-    def matvec(self, w: Matrix, src: int, dst: int, bias: F32 | None, op: Op = Op.MATVEC) -> None:
-        """dst = w src + bias, or dst += w src without a bias; weights packed by columns."""
-        rows, columns = w.data.shape
-        packed = self.matrix(w.data.T, w.scale)
-        start = ADD if bias is None else self.put("floats", bias)
+    def matvec(
+        self, w: Matrix, H: int, src: int, dst: int, bias: F32 | None, op: Op = Op.MATVEC
+    ) -> None:
+        """dst = w src + bias, or dst += w src without a bias; rows come in gates of H."""
+        data = _pad_gates(w.data, H)
+        rows, columns = _round_up(len(data), BLOCK), data.shape[1]
+        if w.scale is None:
+            packed = (0, self.put("floats", pack(data.astype(np.float32))), 0)
+        else:
+            scale = self.put("floats", _pad_gates(w.scale, H), BLOCK)
+            packed = (1, self.put("int8s", pack(data)), scale)
+        start = ADD if bias is None else self.put("floats", _pad_gates(bias, H), BLOCK)
         self.emit(op, rows, columns, src, dst, *packed, start)
 
 
 def compile_model(model: Model) -> Program:
     """The program of a valid model."""
     widths = value_widths(model)
-    asm = _Assembler(scratch=_widest_product(model))
+    asm = _Assembler()
     column, columns = 0, {}
     for i in model.inputs:
         asm.values[i.name] = asm.scratch_room(i.width)
@@ -123,18 +149,9 @@ def _link(asm: _Assembler, model: Model, columns: dict[str, int], output_width: 
         input_width=model.input_width,
         output_width=output_width,
         state_width=asm.state,
+        state_words=np.array(asm.words, np.int64),
         scratch_width=asm.scratch,
     )
-
-
-def _widest_product(model: Model) -> int:
-    rows = [
-        len(m.data)
-        for n in model.nodes
-        for m in (getattr(n, "w", None), getattr(n, "u", None))
-        if m
-    ]
-    return max(rows, default=0)
 
 
 @singledispatch
@@ -146,53 +163,59 @@ def _assemble(node: Node, asm: _Assembler, dims: dict[str, int], src: int, dst: 
 def _(node: Rnn, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
     H = dims["H"]
     h, g = asm.state_room(H), asm.scratch_room(H)
-    asm.matvec(node.w, src, g, node.b)
-    asm.matvec(node.u, h, g, None, Op.MATVEC_STATE)
-    asm.emit(Op.RNN, H, g, h, ACTS.index(node.act))
+    asm.matvec(node.w, H, src, g, node.b)
+    asm.matvec(node.u, H, h, g, None, Op.MATVEC_STATE)
+    asm.emit(Op.RNN, _round_up(H, PAD), g, h, ACTS.index(node.act))
     asm.emit(Op.COPY_STATE, H, h, dst)
 
 
 @_assemble.register
 def _(node: Lstm, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
-    H = dims["H"]
-    h, c, g = asm.state_room(H), asm.state_room(H), asm.scratch_room(4 * H)
-    asm.matvec(node.w, src, g, node.b)
-    asm.matvec(node.u, h, g, None, Op.MATVEC_STATE)
+    H, P = dims["H"], _round_up(dims["H"], PAD)
+    h, c, g = asm.state_room(H), asm.state_room(H), asm.scratch_room(4 * P)
+    asm.matvec(node.w, H, src, g, node.b)
+    asm.matvec(node.u, H, h, g, None, Op.MATVEC_STATE)
     acts = (ACTS.index(a) for a in (node.gate, node.cell, node.hidden))
-    asm.emit(Op.LSTM, H, g, h, c, *acts)
+    asm.emit(Op.LSTM, P, g, h, c, *acts)
     asm.emit(Op.COPY_STATE, H, h, dst)
 
 
 @_assemble.register
 def _(node: Gru, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
-    H = dims["H"]
-    h, g = asm.state_room(H), asm.scratch_room(3 * H)
+    H, P = dims["H"], _round_up(dims["H"], PAD)
+    h, g = asm.state_room(H), asm.scratch_room(3 * P)
     gate, candidate = ACTS.index(node.gate), ACTS.index(node.candidate)
     recurrent = np.concatenate([np.zeros(2 * H, np.float32), node.rb])
     if node.reset == "after":
-        u = asm.scratch_room(3 * H)
-        asm.matvec(node.w, src, g, node.b)
-        asm.matvec(node.u, h, u, recurrent, Op.MATVEC_STATE)
-        asm.emit(Op.GRU_AFTER, H, g, u, h, gate, candidate)
+        u = asm.scratch_room(3 * P)
+        asm.matvec(node.w, H, src, g, node.b)
+        asm.matvec(node.u, H, h, u, recurrent, Op.MATVEC_STATE)
+        asm.emit(Op.GRU_AFTER, P, g, u, h, gate, candidate)
     else:
-        rh = asm.scratch_room(H)
-        asm.matvec(node.w, src, g, node.b + recurrent)
-        asm.matvec(node.u.rows(0, 2 * H), h, g, None, Op.MATVEC_STATE)
-        asm.emit(Op.GRU_RESET, H, g, h, rh, gate)
-        asm.matvec(node.u.rows(2 * H, 3 * H), rh, g + 2 * H, None)
-        asm.emit(Op.GRU_BLEND, H, g, h, candidate)
+        rh = asm.scratch_room(P)
+        asm.matvec(node.w, H, src, g, node.b + recurrent)
+        asm.matvec(node.u.rows(0, 2 * H), H, h, g, None, Op.MATVEC_STATE)
+        asm.emit(Op.GRU_RESET, P, g, h, rh, gate)
+        asm.matvec(node.u.rows(2 * H, 3 * H), H, rh, g + 2 * P, None)
+        asm.emit(Op.GRU_BLEND, P, g, h, candidate)
     asm.emit(Op.COPY_STATE, H, h, dst)
 
 
 @_assemble.register
 def _(node: Dense, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
-    asm.matvec(node.w, src, dst, node.b)
-    asm.emit(Op.ACTIVATE, dims["N"], dst, dst, ACTS.index(node.act))
+    N = dims["N"]
+    asm.matvec(node.w, N, src, dst, node.b)
+    asm.emit(Op.ACTIVATE, _round_up(N, PAD), dst, dst, ACTS.index(node.act))
 
 
 @_assemble.register
 def _(node: Embedding, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
-    asm.emit(Op.EMBED, dims["D"], src, dst, *asm.matrix(node.table.data, node.table.scale))
+    table, scale = node.table.data, node.table.scale
+    if scale is None:
+        packed = (0, asm.put("floats", table.astype(np.float32)), 0)
+    else:
+        packed = (1, asm.put("int8s", table), asm.put("floats", scale))
+    asm.emit(Op.EMBED, dims["D"], src, dst, *packed)
 
 
 @_assemble.register
@@ -203,7 +226,7 @@ def _(node: Scale, asm: _Assembler, dims: dict[str, int], src: int, dst: int) ->
 
 @_assemble.register
 def _(node: Activation, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
-    asm.emit(Op.ACTIVATE, dims["I"], src, dst, ACTS.index(node.act))
+    asm.emit(Op.ACTIVATE, _round_up(dims["I"], PAD), src, dst, ACTS.index(node.act))
 
 
 @_assemble.register

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from edge_rnn.errors import InputError, SnapshotError, StaleSlotError
 from edge_rnn.graph import F32, Model, digest
-from edge_rnn.kernels import Status, step, touch
+from edge_rnn.kernels import Status, freeze, step, touch
 from edge_rnn.program import compile_model
 from edge_rnn.state import Eviction, StateStore, StreamState
 from edge_rnn.validation import validate
@@ -30,8 +30,8 @@ class Session:
     """Steps many streams through one model, bit for bit as if each were alone.
 
     capacity: streams held at once; a new one beyond evicts the least recently used.
-    max_batch: rows that may share one pass over the weights. It bounds scratch memory and never
-        changes a result; this version's runner passes over the weights once a row.
+    max_batch: rows that may go through the program together; it bounds scratch memory and never
+        changes a result.
     ttl: seconds after which `step`, `run` and `slots` evict an idle stream; None keeps it.
     clock: seconds, monotonic; a caller with a time of its own passes it here.
     on_evict: called with each `Eviction`, after it happened.
@@ -56,8 +56,12 @@ class Session:
         self.digest = digest(model)
         self._clock = clock
         self._program = p = compile_model(model)
-        self._store = StateStore(p.state_width, capacity, ttl, on_evict)
-        self._scratch = np.zeros(p.scratch_width, np.float32)
+        self._store = StateStore(p.state_width, p.state_words, capacity, ttl, on_evict)
+        rows = min(max_batch, capacity)
+        self._room = (
+            np.zeros((rows, p.scratch_width), np.float32),
+            np.zeros((2, rows), np.int64),
+        )
         slab, table = self._store.slab, self._store.table
         self._fixed = (p.code, p.int8s, p.floats, p.vocabularies, slab, table)
         self._warm_up()
@@ -69,8 +73,8 @@ class Session:
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of state a stream."""
-        return 4 * self._program.state_width
+        """Bytes of one stream's state in a snapshot; in memory whole vectors are kept."""
+        return 4 * len(self._program.state_words)
 
     def steps(self, stream: str) -> int:
         """How many steps the stream has taken. Raises StreamError."""
@@ -115,7 +119,7 @@ class Session:
                 f"expected ({rows}, {p.input_width}) and ({rows}, {p.output_width})"
             )
         try:
-            status, row, column = step(*self._fixed, slots, self._clock(), x, out, self._scratch)
+            status, row, column = step(*self._fixed, slots, self._clock(), x, out, *self._room)
         except TypeError as e:
             raise InputError(
                 f"slots {slots.dtype}, x {x.dtype}, out {out.dtype}: expected int64, float32, "
@@ -204,4 +208,4 @@ class Session:
         slots = np.empty(0, np.int64)
         self.step_slots(slots, x, y)
         touch(self._store.table, slots, 0.0)
-        step.disable_compile()
+        freeze()

@@ -22,7 +22,7 @@ _SLOT_BITS = 0xFFFFFFFF
 @dataclass(frozen=True, slots=True)
 class StreamState:
     """One stream's memory: its id, how many steps it has taken, its state's raw bytes
-    (little-endian float32, `Program.state_width` of them)."""
+    (little-endian float32: every state vector of the model in order, without padding)."""
 
     stream: str
     steps: int
@@ -39,7 +39,8 @@ class Eviction:
 
 
 class StateStore:
-    """Up to `capacity` streams of `width` float32 words each.
+    """Up to `capacity` streams of `width` float32 words each, of which those at `words` are the
+    state and the others padding.
 
     A slot handle is generation << 32 | slot, so that the handle of an evicted stream is known
     from that of the stream that took its place. Not thread-safe.
@@ -48,6 +49,7 @@ class StateStore:
     def __init__(
         self,
         width: int,
+        words: NDArray[np.int64],
         capacity: int,
         ttl: float | None,
         on_evict: Callable[[Eviction], None] | None,
@@ -55,7 +57,7 @@ class StateStore:
         self.slab: F32 = np.zeros((capacity, width), np.float32)
         self.table = np.zeros(capacity + 1, SLOT)
         self.table[capacity]["newer"] = self.table[capacity]["older"] = capacity
-        self.capacity, self.ttl, self.on_evict = capacity, ttl, on_evict
+        self.words, self.capacity, self.ttl, self.on_evict = words, capacity, ttl, on_evict
         self._handles: dict[str, int] = {}
         self._names: list[str] = []
         self._free: list[int] = []
@@ -116,17 +118,19 @@ class StateStore:
         """The states of open streams. Raises StreamError."""
         slots = [(s, self.handle(s) & _SLOT_BITS) for s in streams]
         return [
-            StreamState(s, int(self.table[slot]["steps"]), self.slab[slot].astype("<f4").tobytes())
-            for s, slot in slots
+            StreamState(s, int(self.table[slot]["steps"]), self._words(slot)) for s, slot in slots
         ]
 
     def load(self, states: Sequence[StreamState], now: float) -> None:
         """Open the streams with these states, replacing what they had. Raises CapacityError."""
         handles = self.handles([s.stream for s in states], now)
         for s, handle in zip(states, handles, strict=True):
-            self.slab[handle & _SLOT_BITS] = np.frombuffer(s.state, "<f4")
+            self.slab[handle & _SLOT_BITS, self.words] = np.frombuffer(s.state, "<f4")
             self.table[handle & _SLOT_BITS]["steps"] = s.steps
         touch(self.table, handles, now)
+
+    def _words(self, slot: int) -> bytes:
+        return bytes(self.slab[slot, self.words].astype("<f4").tobytes())
 
     def _open(self, streams: Sequence[str], now: float) -> NDArray[np.int64]:
         distinct = dict.fromkeys(streams)

@@ -7,6 +7,6 @@ fast-math and no libm, so that a result depends on nothing but its operands.
 from edge_rnn.kernels.cache import compile_cache
 
 with compile_cache():
-    from edge_rnn.kernels.runner import SLOT, Status, evict_order, step, touch
+    from edge_rnn.kernels.runner import SLOT, Status, evict_order, freeze, step, touch
 
-__all__ = ["SLOT", "Status", "compile_cache", "evict_order", "step", "touch"]
+__all__ = ["SLOT", "Status", "compile_cache", "evict_order", "freeze", "step", "touch"]

@@ -1,6 +1,7 @@
 """Activations and softmax on float32, with the same bits on every machine.
 
-NaN passes through every function, so that a diverged stream shows.
+NaN passes through every function, so that a diverged stream shows. Vectors run over padded
+lengths: what they leave behind the last element is never read as a value.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from edge_rnn.graph import ACTS, F32
+from edge_rnn.kernels.simd import LANES, fma, less, load, select, splat, store
 
 LINEAR, RELU, RELU6, TANH, SIGMOID, SOFTSIGN, SILU, HARD_KERAS2, HARD_RELU6 = range(len(ACTS))
 
@@ -54,25 +56,41 @@ _E5, _E4, _E3, _E2, _E1, _E0 = (
 )
 
 
-@njit(error_model="numpy", inline="always")
-def tanh(x: np.float32) -> np.float32:
+@njit(error_model="numpy")
+def clip(x: F32, low: np.float32, high: np.float32) -> F32:
+    """A vector held inside [low, high]; NaN stays NaN."""
+    bottom, top = splat(low), splat(high)
+    x = select(less(x, bottom), bottom, x)
+    return select(less(top, x), top, x)
+
+
+@njit(error_model="numpy")
+def tanh(x: F32) -> F32:
     """Rational minimax approximation of Eigen's `generic_fast_tanh_float`; within 4 ulp."""
-    c = -_TANH_LIMIT if x < -_TANH_LIMIT else (_TANH_LIMIT if x > _TANH_LIMIT else x)
+    c = clip(x, -_TANH_LIMIT, _TANH_LIMIT)
     s = c * c
-    p = ((((((_A13 * s + _A11) * s + _A9) * s + _A7) * s + _A5) * s + _A3) * s + _A1) * c
-    q = ((_B6 * s + _B4) * s + _B2) * s + _B0
-    return x if -_TINY < x < _TINY else p / q
+    p = fma(fma(fma(splat(_A13), s, splat(_A11)), s, splat(_A9)), s, splat(_A7))
+    p = fma(fma(fma(p, s, splat(_A5)), s, splat(_A3)), s, splat(_A1)) * c
+    q = fma(fma(fma(splat(_B6), s, splat(_B4)), s, splat(_B2)), s, splat(_B0))
+    return select(less(s, splat(_TINY * _TINY)), x, p / q)
 
 
-@njit(error_model="numpy", inline="always")
-def sigmoid(x: np.float32) -> np.float32:
-    """1 / (1 + exp(-x)) as tanh(x / 2) / 2 + 1 / 2."""
-    return _HALF * tanh(_HALF * x) + _HALF
+@njit(error_model="numpy")
+def sigmoid(x: F32) -> F32:
+    """1 / (1 + exp(-x)) of a vector, as tanh(x / 2) / 2 + 1 / 2."""
+    return fma(splat(_HALF), tanh(splat(_HALF) * x), splat(_HALF))
+
+
+@njit(error_model="numpy")
+def softsign(x: F32) -> F32:
+    """x / (1 + |x|) of a vector."""
+    size = select(less(x, splat(_0)), splat(_0) - x, x)
+    return x / (splat(_1) + size)
 
 
 @njit(error_model="numpy")
 def exp(x: np.float32) -> np.float32:
-    """Cephes `expf`: x = n ln 2 + r, a polynomial in r, times 2^n; within 2 ulp."""
+    """Cephes `expf` of one number: x = n ln 2 + r, a polynomial in r, times 2^n; within 2 ulp."""
     c = _EXP_LOW if x < _EXP_LOW else (_EXP_HIGH if x > _EXP_HIGH else x)
     if c != c:
         return x
@@ -80,53 +98,49 @@ def exp(x: np.float32) -> np.float32:
     r = (c - n * _LN2_HIGH) - n * _LN2_LOW
     p = ((((_E5 * r + _E4) * r + _E3) * r + _E2) * r + _E1) * r + _E0
     scale = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
-    return ((p * r) * r + r + _1) * scale
+    return np.float32(((p * r) * r + r + _1) * scale)
 
 
-@njit(error_model="numpy")
-def clip(x: np.float32, low: np.float32, high: np.float32) -> np.float32:
-    """x held inside [low, high]."""
-    return low if x < low else (high if x > high else x)
-
-
-@njit(error_model="numpy")
-def activate(act: int, v: F32) -> None:
-    """Apply activation number `act` (its place in `graph.ACTS`) to v (n,) in place."""
+@njit(error_model="numpy", boundscheck=False)
+def activate(act: int, a: F32, start: int, n: int) -> None:
+    """Apply activation number `act` (its place in `graph.ACTS`) to a[start : start + n]."""
+    end = start + n
     if act == RELU:
-        for i in range(v.size):
-            v[i] = _0 if v[i] < _0 else v[i]
+        for j in range(start, end, LANES):
+            x = load(a, j)
+            store(a, j, select(less(x, splat(_0)), splat(_0), x))
     elif act == RELU6:
-        for i in range(v.size):
-            v[i] = clip(v[i], _0, _6)
+        for j in range(start, end, LANES):
+            store(a, j, clip(load(a, j), _0, _6))
     elif act == TANH:
-        for i in range(v.size):
-            v[i] = tanh(v[i])
+        for j in range(start, end, LANES):
+            store(a, j, tanh(load(a, j)))
     elif act == SIGMOID:
-        for i in range(v.size):
-            v[i] = sigmoid(v[i])
+        for j in range(start, end, LANES):
+            store(a, j, sigmoid(load(a, j)))
     elif act == SOFTSIGN:
-        for i in range(v.size):
-            v[i] = v[i] / (_1 + abs(v[i]))
+        for j in range(start, end, LANES):
+            store(a, j, softsign(load(a, j)))
     elif act == SILU:
-        for i in range(v.size):
-            v[i] = v[i] / (_1 + exp(-v[i]))
+        for j in range(start, end):
+            a[j] = a[j] / (_1 + exp(-a[j]))
     elif act == HARD_KERAS2:
-        for i in range(v.size):
-            v[i] = clip(_FIFTH * v[i] + _HALF, _0, _1)
+        for j in range(start, end, LANES):
+            store(a, j, clip(fma(splat(_FIFTH), load(a, j), splat(_HALF)), _0, _1))
     elif act == HARD_RELU6:
-        for i in range(v.size):
-            v[i] = clip(v[i] + _3, _0, _6) * _SIXTH
+        for j in range(start, end, LANES):
+            store(a, j, clip(load(a, j) + splat(_3), _0, _6) * splat(_SIXTH))
 
 
-@njit(error_model="numpy")
-def softmax(x: F32, y: F32) -> None:
-    """y_i = exp(x_i - max x) / sum_j exp(x_j - max x); x and y (n,), summed left to right."""
-    top = x[0]
-    for i in range(1, x.size):
-        top = x[i] if x[i] > top else top
+@njit(error_model="numpy", boundscheck=False)
+def softmax(a: F32, x: int, y: int, n: int) -> None:
+    """y_i = exp(x_i - max x) / sum_j exp(x_j - max x) inside a, summed left to right."""
+    top = a[x]
+    for i in range(1, n):
+        top = a[x + i] if a[x + i] > top else top
     total = _0
-    for i in range(x.size):
-        y[i] = exp(x[i] - top)
-        total += y[i]
-    for i in range(x.size):
-        y[i] = y[i] / total
+    for i in range(n):
+        a[y + i] = exp(a[x + i] - top)
+        total += a[y + i]
+    for i in range(n):
+        a[y + i] = a[y + i] / total

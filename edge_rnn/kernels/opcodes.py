@@ -1,14 +1,14 @@
 """The program's instructions. Each is an opcode and its operands, int64, in one flat array.
 
 Spaces: `s` scratch float32, `h` the stream's state float32, `p` parameters float32,
-`q` int8 weights. An operand `x: s` is an offset in scratch.
+`q` int8 weights. An operand `x: s` is an offset in the row's scratch.
 """
 
 from enum import IntEnum
 
 
 class Op(IntEnum):
-    """Operands in brackets; n, N, K, H are lengths."""
+    """Operands in brackets; n, N, K are lengths, P a length padded to whole vectors."""
 
     END = 0  # []
     LOAD = 1  # [n, column of x, dst: s]
@@ -16,15 +16,15 @@ class Op(IntEnum):
     COPY_STATE = 3  # [n, src: h, dst: s]
     MATVEC = 4  # [N, K, src: s, dst: s, int8?, w: q or p, scale: p, bias: p or ADD]
     MATVEC_STATE = 5  # the same with src: h
-    ACTIVATE = 6  # [n, src: s, dst: s, act]
+    ACTIVATE = 6  # [P, src: s, dst: s, act]
     SOFTMAX = 7  # [n, src: s, dst: s]
     SCALE = 8  # [n, src: s, dst: s, offset: p, scale: p, shift: p]
     EMBED = 9  # [D, src: s, dst: s, int8?, table: q or p, scale: p]
-    RNN = 10  # [H, g: s, h: h, act]
-    LSTM = 11  # [H, g: s, h: h, c: h, gate, cell, hidden]
-    GRU_AFTER = 12  # [H, g: s, u: s, h: h, gate, candidate]
-    GRU_RESET = 13  # [H, g: s, h: h, rh: s, gate]
-    GRU_BLEND = 14  # [H, g: s, h: h, candidate]
+    RNN = 10  # [P, g: s, h: h, act]
+    LSTM = 11  # [P, g: s, h: h, c: h, gate, cell, hidden]
+    GRU_AFTER = 12  # [P, g: s, u: s, h: h, gate, candidate]
+    GRU_RESET = 13  # [P, g: s, h: h, rh: s, gate]
+    GRU_BLEND = 14  # [P, g: s, h: h, candidate]
 
 
 LENGTHS = {

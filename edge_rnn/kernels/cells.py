@@ -1,0 +1,71 @@
+"""The cells' point-wise parts for one row: gates in scratch, state in the slab, updated in place.
+
+Arrays are flat; a place is an offset. P is H padded to whole vectors, the distance from gate to
+gate; what stands between H and P is never read as a value.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from edge_rnn.graph import F32
+from edge_rnn.kernels.elementwise import activate
+from edge_rnn.kernels.simd import LANES, fma, load, splat, store
+
+_1 = np.float32(1.0)
+
+
+@njit(error_model="numpy", boundscheck=False)
+def copy(a: F32, i: int, b: F32, j: int, n: int) -> None:
+    """b[j : j + n] = a[i : i + n]."""
+    for k in range(n):
+        b[j + k] = a[i + k]
+
+
+@njit(error_model="numpy", boundscheck=False)
+def lstm(
+    s: F32, g: int, state: F32, h: int, c: int, P: int, gate: int, cell: int, hidden: int
+) -> None:
+    """c' = f c + i g and h' = o hidden(c') from the pre-activations i, f, g, o at s[g]."""
+    activate(gate, s, g, 2 * P)
+    activate(cell, s, g + 2 * P, P)
+    activate(gate, s, g + 3 * P, P)
+    for j in range(0, P, LANES):
+        new = load(s, g + j) * load(s, g + 2 * P + j)
+        new = fma(load(s, g + P + j), load(state, c + j), new)
+        store(state, c + j, new)
+        store(state, h + j, new)
+    activate(hidden, state, h, P)
+    for j in range(0, P, LANES):
+        store(state, h + j, load(s, g + 3 * P + j) * load(state, h + j))
+
+
+@njit(error_model="numpy", boundscheck=False)
+def gru_after(s: F32, g: int, u: int, state: F32, h: int, P: int, gate: int, cand: int) -> None:
+    """h' from W x + b at s[g] and U h + [0, 0, rb] at s[u], both in the order z, r, n."""
+    for j in range(0, 2 * P, LANES):
+        store(s, g + j, load(s, g + j) + load(s, u + j))
+    activate(gate, s, g, 2 * P)
+    for j in range(g, g + P, LANES):
+        n = fma(load(s, j + P), load(s, j - g + u + 2 * P), load(s, j + 2 * P))
+        store(s, j + 2 * P, n)
+    gru_blend(s, g, state, h, P, cand)
+
+
+@njit(error_model="numpy", boundscheck=False)
+def gru_reset(s: F32, g: int, state: F32, h: int, rh: int, P: int, gate: int) -> None:
+    """Activate z and r at s[g] and leave r h at s[rh], for the candidate's product."""
+    activate(gate, s, g, 2 * P)
+    for j in range(0, P, LANES):
+        store(s, rh + j, load(s, g + P + j) * load(state, h + j))
+
+
+@njit(error_model="numpy", boundscheck=False)
+def gru_blend(s: F32, g: int, state: F32, h: int, P: int, cand: int) -> None:
+    """h' = (1 - z) n + z h with z at s[g] and n = candidate(s[g + 2 P])."""
+    activate(cand, s, g + 2 * P, P)
+    for j in range(0, P, LANES):
+        z = load(s, g + j)
+        kept = z * load(state, h + j)
+        store(state, h + j, fma(splat(_1) - z, load(s, g + 2 * P + j), kept))
