@@ -12,7 +12,6 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 import edge_rnn
-from edge_rnn import reference
 from edge_rnn.errors import ModelError, UnsupportedError
 from edge_rnn.graph import F32, Feature, Matrix, Model, Provenance, tensors
 from edge_rnn.validation import validate
@@ -24,6 +23,11 @@ from edge_rnn_converters.source import CannotRunError, Source, reading
 
 Check: TypeAlias = Literal["auto", "require", "skip"]
 Progress: TypeAlias = Callable[[str], None]
+
+_GROWS = (
+    f"the model's outputs exceed {compare.LARGEST:g} after step {{}} of the check's inputs; "
+    "compared up to there"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,45 +138,29 @@ def _checked(
 ) -> Report:
     x = compare.stress(exact)
     progress(f"computing {len(x)} steps in float64")
-    truth, diverged = _truth(exact, x)
-    steps = np.arange(len(x))
+    truth = compare.truth(exact, x)
+    n = len(truth.y)
     progress("running the source framework")
     ran, error, answered, notes = _run_source(read, x, truth, check)
     progress("running the runtime")
-    runtime = compare.agree("the float32 runtime", compare.run(exact, x), truth, steps)
-    cost = np.abs(compare.run(model, x)[: len(truth)] - truth).max()
+    runtime = compare.agree("the float32 runtime", compare.run(exact, x), truth, np.arange(len(x)))
     return Report(
         framework=read.framework,
         source_run=ran,
         source_error=error,
         source_steps=answered,
-        steps=len(truth),
+        steps=n,
         runtime_error=runtime,
         quantize=quantize,
-        quantized_error=float(cost),
+        quantized_error=float(np.abs(compare.run(model, x)[:n] - truth.y).max()),
         float32_bytes=_bytes(exact),
         bytes=_bytes(model),
-        notes=(*read.notes, *diverged, *notes),
-    )
-
-
-def _truth(model: Model, x: F32) -> tuple[reference.F64, tuple[str, ...]]:
-    """The reference's outputs, as far as they are bounded, and a note if that is not all."""
-    with np.errstate(all="ignore"):
-        y = reference.run(model, x)
-    n = compare.bounded_steps(y)
-    if n == len(x):
-        return y, ()
-    if not n:
-        raise ModelError(f"the model's first output exceeds {compare.LARGEST:g}: is it trained?")
-    return y[:n], (
-        f"the model's outputs exceed {compare.LARGEST:g} after step {n} of the check's inputs; "
-        "compared up to there",
+        notes=(*read.notes, *([] if n == len(x) else [_GROWS.format(n)]), *notes),
     )
 
 
 def _run_source(
-    read: Source, x: F32, truth: reference.F64, check: Check
+    read: Source, x: F32, truth: compare.Truth, check: Check
 ) -> tuple[str | None, float | None, int, tuple[str, ...]]:
     """(what ran, its error, the steps it answered for, a note if it did not run)."""
     if check not in ("auto", "require", "skip"):
@@ -186,7 +174,7 @@ def _run_source(
             raise UnsupportedError(f"check=require: the source can't be run: {e}") from e
         return None, None, 0, (f"the source framework was not run: {e}",)
     error = compare.agree(result.framework, result.y, truth, result.steps)
-    return result.framework, error, int((result.steps < len(truth)).sum()), ()
+    return result.framework, error, int((result.steps < len(truth.y)).sum()), ()
 
 
 def _named(columns: Sequence[Feature | str]) -> tuple[Feature, ...]:

@@ -30,6 +30,7 @@ from edge_rnn_converters.source import CannotRunError, SourceRun
 from tests.converters.keras_models import keras2_file
 from tests.converters.onnx_models import Graph, I, random
 from tests.converters.test_onnx import saved
+from tests.core import models
 
 
 @pytest.fixture
@@ -243,3 +244,11 @@ def test_progress_is_told_each_stage(path: Path) -> None:
     result = convert_with_report(path, progress=stages.append)
     assert stages[0] == "reading m.onnx" and len(stages) == 5
     assert isinstance(result, Conversion) and isinstance(result.report, Report)
+
+
+def test_slack_is_far_below_the_tolerance_but_where_a_cell_multiplies_rounding() -> None:
+    calm, wild = models.single("gru_after"), models.single("gru_after")
+    wild = replace(wild, nodes=(replace(wild.nodes[0], gate="relu6"),))
+    slacks = [compare.truth(m, compare.stress(m)).slack.max() for m in (calm, wild)]
+    assert slacks[0] < 0.05 * compare.TOLERANCE
+    assert slacks[1] > slacks[0]
