@@ -13,7 +13,7 @@ DEVICES ?= 8
 SPEED ?= 1
 export EDGE_RNN_CACHE ?= $(CURDIR)/build/cache
 
-.PHONY: help demo test lint check train lock clean
+.PHONY: help demo test test-arm64 lint check train lock clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -29,6 +29,10 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# On x86-64 Debian: are emulated Raspberry Pi processors bit-identical? A few minutes each.
+test-arm64: .venv/dev
+	.ci/arm64
 
 # Train the demo's network anew and convert it.
 train: .venv/dev

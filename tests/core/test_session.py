@@ -84,6 +84,13 @@ def test_interleaved_streams_equal_separate_ones(order: list[int], batch: int) -
         assert y.tobytes() == np.array([alone[s][n] for s, n in part]).tobytes()
 
 
+@pytest.mark.parametrize("max_batch", [1, 2, 3, 4, 7])
+def test_max_batch_never_changes_a_bit(max_batch: int) -> None:
+    streams, x = [f"s{i % 5}" for i in range(23)], models.inputs(23)
+    expected = Session(DEEP).step(streams, x)
+    assert Session(DEEP, max_batch=max_batch).step(streams, x).tobytes() == expected.tobytes()
+
+
 def test_step_slots_is_the_same_step() -> None:
     session = Session(DEEP)
     x = models.inputs(2)

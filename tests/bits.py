@@ -1,0 +1,46 @@
+"""The bits that this machine computes: a line a case, its name and a digest of outputs and states.
+
+`make test-arm64` runs this here and on emulated Raspberry Pi processors and compares.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+import edge_rnn
+from edge_rnn.graph import ACTS, Activation, Model
+from tests.core import models
+
+DEMO = Path(__file__).parents[1] / "devices/edge_rnn_devices/data/activity.ernn"
+FORMATS = ("float32", "float16", "int8")
+
+
+def cases() -> Iterator[tuple[str, Model, np.ndarray]]:
+    """(name, model, inputs (T, I)) of every node, format, activation and the demo's model."""
+    for weights in FORMATS:
+        yield f"stack {weights}", models.stack(weights), models.inputs(200)
+        for kind in models.NODES:
+            yield f"{kind} {weights}", models.single(kind, weights), models.inputs(60)
+    ramp = np.linspace(-20, 20, 5000, dtype=np.float32)[:, None]
+    for act in ACTS:
+        yield f"activation {act}", models.model(Activation("y", "x", act), width=1), ramp
+    demo = edge_rnn.load(DEMO)
+    assert demo.probe is not None
+    yield "activity.ernn", demo, demo.probe.input
+
+
+def digest(model: Model, x: np.ndarray) -> str:
+    """Of one stream alone, of many at once, and of the states that they are left in."""
+    session = edge_rnn.Session(model)
+    alone = session.run("alone", x)
+    together = session.step([f"s{i % 5}" for i in range(len(x))], x)
+    return hashlib.sha256(alone.tobytes() + together.tobytes() + session.snapshot()).hexdigest()
+
+
+if __name__ == "__main__":
+    for name, model, x in cases():
+        print(name, digest(model, x), flush=True)
