@@ -68,27 +68,13 @@ def _tile3(w: Any, at: int, K: int, x: F32, r0: int, r1: int, r2: int) -> Any:
 @njit(error_model="numpy", boundscheck=False)
 def _finish(sums: Any, p: F32, scale: int, base: int, n: int, y: F32, to: int) -> None:
     """y[to:] = sums scale + bias for 4 vectors; see `matvec` for negative scale and base."""
-    a0, a1, a2, a3 = sums
-    if base >= 0:
-        for j in range(0, _STEP, LANES):
-            store(y, to + j, load(p, base + n + j))
-    if scale >= 0:
-        store(y, to, fma(a0, load(p, scale), load(y, to)))
-        a1, a2, a3 = (
-            fma(a1, load(p, scale + LANES), load(y, to + LANES)),
-            fma(a2, load(p, scale + 2 * LANES), load(y, to + 2 * LANES)),
-            fma(a3, load(p, scale + 3 * LANES), load(y, to + 3 * LANES)),
-        )
-    else:
-        store(y, to, a0 + load(y, to))
-        a1, a2, a3 = (
-            a1 + load(y, to + LANES),
-            a2 + load(y, to + 2 * LANES),
-            a3 + load(y, to + 3 * LANES),
-        )
-    store(y, to + LANES, a1)
-    store(y, to + 2 * LANES, a2)
-    store(y, to + 3 * LANES, a3)
+    for v in range(4):
+        j = v * LANES
+        start = load(p, base + n + j) if base >= 0 else load(y, to + j)
+        if scale >= 0:
+            store(y, to + j, fma(sums[v], load(p, scale + j), start))
+        else:
+            store(y, to + j, sums[v] + start)
 
 
 @njit(error_model="numpy", boundscheck=False)
