@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 import edge_rnn
+from edge_rnn import reference
 from edge_rnn.errors import ModelError, UnsupportedError
 from edge_rnn.graph import F32, Feature, Matrix, Model, Provenance, tensors
 from edge_rnn.validation import validate
@@ -25,8 +26,8 @@ Check: TypeAlias = Literal["auto", "require", "skip"]
 Progress: TypeAlias = Callable[[str], None]
 
 _GROWS = (
-    f"the model's outputs exceed {compare.LARGEST:g} after step {{}} of the check's inputs; "
-    "compared up to there"
+    f"the model's outputs exceed {compare.LARGEST:g} after step {{}} of the check's inputs, or "
+    "rounding alone moves them further than can be judged; compared up to there"
 )
 
 
@@ -139,7 +140,7 @@ def _checked(
     x = compare.stress(exact)
     progress(f"computing {len(x)} steps in float64")
     truth = compare.truth(exact, x)
-    n = len(truth.y)
+    n = len(truth)
     progress("running the source framework")
     ran, error, answered, notes = _run_source(read, x, truth, check)
     progress("running the runtime")
@@ -152,7 +153,7 @@ def _checked(
         steps=n,
         runtime_error=runtime,
         quantize=quantize,
-        quantized_error=float(np.abs(compare.run(model, x)[:n] - truth.y).max()),
+        quantized_error=float(np.abs(compare.run(model, x)[:n] - truth).max()),
         float32_bytes=_bytes(exact),
         bytes=_bytes(model),
         notes=(*read.notes, *([] if n == len(x) else [_GROWS.format(n)]), *notes),
@@ -160,7 +161,7 @@ def _checked(
 
 
 def _run_source(
-    read: Source, x: F32, truth: compare.Truth, check: Check
+    read: Source, x: F32, truth: reference.F64, check: Check
 ) -> tuple[str | None, float | None, int, tuple[str, ...]]:
     """(what ran, its error, the steps it answered for, a note if it did not run)."""
     if check not in ("auto", "require", "skip"):
@@ -174,7 +175,7 @@ def _run_source(
             raise UnsupportedError(f"check=require: the source can't be run: {e}") from e
         return None, None, 0, (f"the source framework was not run: {e}",)
     error = compare.agree(result.framework, result.y, truth, result.steps)
-    return result.framework, error, int((result.steps < len(truth.y)).sum()), ()
+    return result.framework, error, int((result.steps < len(truth)).sum()), ()
 
 
 def _named(columns: Sequence[Feature | str]) -> tuple[Feature, ...]:

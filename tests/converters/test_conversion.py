@@ -246,9 +246,9 @@ def test_progress_is_told_each_stage(path: Path) -> None:
     assert isinstance(result, Conversion) and isinstance(result.report, Report)
 
 
-def test_slack_is_far_below_the_tolerance_but_where_a_cell_multiplies_rounding() -> None:
-    calm, wild = models.single("gru_after"), models.single("gru_after")
-    wild = replace(wild, nodes=(replace(wild.nodes[0], gate="relu6"),))
-    slacks = [compare.truth(m, compare.stress(m)).slack.max() for m in (calm, wild)]
-    assert slacks[0] < 0.05 * compare.TOLERANCE
-    assert slacks[1] > slacks[0]
+def test_every_step_is_compared_but_where_a_cell_multiplies_rounding() -> None:
+    calm = models.single("gru_after")
+    wild = replace(calm, nodes=(replace(calm.nodes[0], gate="relu6"),))
+    x = compare.stress(calm)
+    assert len(compare.truth(calm, x)) == len(x)
+    assert 20 < len(compare.truth(wild, x)) < len(x)
