@@ -23,6 +23,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
     "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
 }
 
 

@@ -35,7 +35,19 @@ Act: TypeAlias = Literal[
 `hard_sigmoid_keras2` is clip(0.2 x + 0.5, 0, 1) (Keras 2, ONNX's default) and
 `hard_sigmoid_relu6` is relu6(x + 3) / 6 (PyTorch, Keras 3)."""
 
+Activations: TypeAlias = Literal["float32", "int16", "int8"]
+"""What a node's matrices meet. Integers have one unit for a whole vector x, max |x| / 127 for int8
+and max |x| / 32512 for int16, where `bound` is 0, else bound / 127 and bound / 32512."""
+
 ACTS: tuple[str, ...] = get_args(Act)
+_RANGES: dict[str, float] = {
+    "relu6": 6, "tanh": 1, "sigmoid": 1, "softsign": 1, "hard_sigmoid_keras2": 1,
+    "hard_sigmoid_relu6": 1,
+}  # fmt: skip
+"""The largest size of the activations that have one."""
+
+GROUP = 32
+"""Inputs that share a scale in a 4-bit matrix."""
 MAX_DIM = 1 << 20
 MAX_ELEMENTS = 1 << 30
 _SYMBOL = re.compile(r"(\d*)([A-Z])")
@@ -45,8 +57,9 @@ _SYMBOL = re.compile(r"(\d*)([A-Z])")
 class Matrix:
     """A weight matrix (rows, columns), row-major; a row makes one output.
 
-    `data` is float32, float16, or int8 in [-127, 127] with one positive float32 `scale`
-    (rows,) so that the weight is data * scale[:, None].
+    `data` is float32, float16, int8 in [-127, 127] with one positive float32 `scale` (rows,) a
+    row, or 4-bit (as int8 in [-7, 7]) with one for each GROUP of columns, (rows, groups). A weight
+    is its number in `data` times its scale.
     """
 
     data: NDArray[Any]
@@ -55,7 +68,18 @@ class Matrix:
     def float64(self) -> NDArray[np.float64]:
         """The weights' values, shape (rows, columns)."""
         wide = self.data.astype(np.float64)
-        return wide if self.scale is None else wide * self.scale.astype(np.float64)[:, None]
+        if self.scale is None:
+            return wide
+        scale = self.scale.astype(np.float64)
+        return wide * (self._spread(scale) if self.four_bit else scale[:, None])
+
+    def _spread(self, scale: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.repeat(scale, GROUP, axis=1)[:, : self.data.shape[1]]
+
+    @property
+    def four_bit(self) -> bool:
+        """True of weights in groups."""
+        return self.scale is not None and self.scale.ndim == 2
 
     def rows(self, start: int, stop: int) -> Matrix:
         """Rows start to stop as a matrix of its own."""
@@ -64,8 +88,11 @@ class Matrix:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of weights and scales."""
-        return int(self.data.nbytes + (0 if self.scale is None else self.scale.nbytes))
+        """Bytes of weights and scales in a file."""
+        weights = (
+            len(self.data) * -(-self.data.shape[1] // 2) if self.four_bit else self.data.nbytes
+        )
+        return int(weights + (0 if self.scale is None else self.scale.nbytes))
 
 
 def _tensor(*shape: str) -> Any:
@@ -96,6 +123,7 @@ class Rnn(Node):
     u: Matrix = _tensor("H", "H")
     b: F32 = _tensor("H")
     act: Act = "tanh"
+    activations: Activations = "float32"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,6 +144,7 @@ class Lstm(Node):
     gate: Act = "sigmoid"
     cell: Act = "tanh"
     hidden: Act = "tanh"
+    activations: Activations = "float32"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,6 +170,7 @@ class Gru(Node):
     reset: Literal["before", "after"] = "after"
     gate: Act = "sigmoid"
     candidate: Act = "tanh"
+    activations: Activations = "float32"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,6 +183,7 @@ class Dense(Node):
     w: Matrix = _tensor("N", "I")
     b: F32 = _tensor("N")
     act: Act = "linear"
+    activations: Activations = "float32"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -329,6 +360,33 @@ def _unknown_input(model: Model, node: Node) -> str:
     if any(n.name == node.input for n in model.nodes):
         return text + "which comes after it: nodes go in order, and a cycle has none"
     return text + f"which nothing makes; inputs: {', '.join(i.name for i in model.inputs)}"
+
+
+def bound(node: Node, of_input: float = 0.0) -> float:
+    """The largest |y| that the node can put out, 0 where there is none that is known.
+
+    `of_input` is its input's. A recurrent cell's is also that of its h.
+    """
+    match node:
+        case Rnn() | Dense() | Activation() if node.act in _RANGES:
+            return _RANGES[node.act]
+        case Lstm():
+            return _RANGES.get(node.gate, 0.0) * _RANGES.get(node.hidden, 0.0)
+        case Gru() if _RANGES.get(node.gate) == 1:
+            return _RANGES.get(node.candidate, 0.0)
+        case Softmax():
+            return 1.0
+        case Activation(act="linear"):
+            return of_input
+    return 0.0
+
+
+def bounds(model: Model) -> dict[str, float]:
+    """`bound` of every value by name; of an input, 0."""
+    found = {i.name: 0.0 for i in model.inputs}
+    for node in model.nodes:
+        found[node.name] = bound(node, found[node.input])
+    return found
 
 
 def state_tensors(model: Model) -> list[tuple[str, str, int]]:

@@ -115,7 +115,7 @@ def _collect(model: Model) -> dict[str, NDArray[Any]]:
             if not isinstance(tensor, Matrix):
                 arrays[key] = tensor
                 continue
-            arrays[key] = tensor.data
+            arrays[key] = _to_nibbles(tensor.data) if tensor.four_bit else tensor.data
             if tensor.scale is not None:
                 arrays[f"{key}/scale"] = tensor.scale
     if model.probe is not None:
@@ -169,8 +169,32 @@ def _node(struct: Any, left: dict[str, NDArray[Any]]) -> Node:
         if "shape" in f.metadata:
             key = f"{struct.name}/{f.name}"
             array, is_matrix = _take(left, key), len(f.metadata["shape"]) == 2
-            values[f.name] = Matrix(array, left.pop(f"{key}/scale", None)) if is_matrix else array
+            values[f.name] = _matrix(key, array, left) if is_matrix else array
     return cls(**values)
+
+
+def _matrix(key: str, array: NDArray[Any], left: dict[str, NDArray[Any]]) -> Matrix:
+    scale = left.pop(f"{key}/scale", None)
+    return Matrix(_from_nibbles(key, array) if array.dtype == np.uint8 else array, scale)
+
+
+def _to_nibbles(w: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Two weights a byte, 8 added, the first in the lower four bits; 0 ends an odd row."""
+    rows, columns = w.shape
+    full = np.full((rows, columns + columns % 2), -8, np.int8)
+    full[:, :columns] = w
+    even, odd = (full[:, i::2].astype(np.uint8) + np.uint8(8) for i in (0, 1))
+    return np.asarray(even | odd << np.uint8(4), np.uint8)
+
+
+def _from_nibbles(key: str, packed: NDArray[np.uint8]) -> NDArray[np.int8]:
+    if packed.ndim != 2:
+        raise ModelFileError(f"tensor {key!r}: U8 of shape {packed.shape}, expected a matrix")
+    w = np.stack([packed & 15, packed >> 4], axis=2).reshape(len(packed), -1)
+    columns = w.shape[1] - bool((w[:, -1] == 0).all())
+    if not w[:, :columns].all():
+        raise ModelFileError(f"tensor {key!r}: 4-bit weights must lie in [-7, 7], got -8")
+    return w[:, :columns].astype(np.int8) - np.int8(8)
 
 
 def _take(left: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:

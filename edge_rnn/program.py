@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edge_rnn.graph import (
     ACTS,
     F32,
+    GROUP,
     Activation,
     Dense,
     Embedding,
@@ -23,11 +24,12 @@ from edge_rnn.graph import (
     Rnn,
     Scale,
     Softmax,
+    bound,
+    bounds,
     dimensions,
     value_widths,
 )
-from edge_rnn.kernels.opcodes import ADD, Op
-from edge_rnn.kernels.products import BLOCK, pack
+from edge_rnn.kernels import ADD, BLOCK, FLIP, HALVES, Format, Op, pack, pack_nibbles
 
 PAD = 16
 """Float32 words that a state vector and a gate are filled up to: the widest vector there is."""
@@ -37,13 +39,14 @@ PAD = 16
 class Program:
     """What the runner needs of a model.
 
-    `code` int64, `int8s` and `floats` the arenas of weights and parameters, `vocabularies`
-    (embeddings, 2) the input column and size of each, widths in float32 words; `state_words` are
-    the places in a stream's state that are not padding.
+    `code` int64, `int8s`, `halves` (float16 as int16) and `floats` the arenas of weights and
+    parameters, `vocabularies` (embeddings, 2) the input column and size of each, widths in float32
+    words; `state_words` are the places in a stream's state that are not padding.
     """
 
     code: NDArray[np.int64]
     int8s: NDArray[np.int8]
+    halves: NDArray[np.int16]
     floats: F32
     vocabularies: NDArray[np.int64]
     input_width: int
@@ -65,18 +68,44 @@ def _pad_gates(a: NDArray[Any], H: int) -> NDArray[Any]:
     return full.reshape(-1, *a.shape[1:])
 
 
+_FORMATS = {
+    ("float16", "float32"): Format.FLOAT16 if HALVES else Format.FLOAT32,
+    ("float32", "float32"): Format.FLOAT32,
+    ("int8", "float32"): Format.INT8,
+    ("int8", "int8"): Format.INT8_INT8,
+    ("int8", "int16"): Format.INT8_INT16,
+    ("int4", "int8"): Format.INT4_INT8,
+    ("int4", "int16"): Format.INT4_INT16,
+}
+_INTEGER = {f: a for (_, a), f in _FORMATS.items() if a != "float32"}
+_FOUR_BIT = (Format.INT4_INT8, Format.INT4_INT16)
+
+
+@dataclass(frozen=True, slots=True)
+class _Vector:
+    """Where a product's operand lies: `width` numbers at `at` in the scratch or the state, of a
+    size that `bound` limits (0 if unknown)."""
+
+    at: int
+    width: int
+    bound: float = 0.0
+    in_state: bool = False
+
+
 @dataclass(slots=True)
 class _Assembler:
     """Arenas and a row's scratch and state under construction, all in whole vectors."""
 
     code: list[int] = field(default_factory=list)
     int8s: list[NDArray[np.int8]] = field(default_factory=list)
+    halves: list[NDArray[np.int16]] = field(default_factory=list)
     floats: list[F32] = field(default_factory=list)
-    sizes: dict[str, int] = field(default_factory=lambda: {"int8s": 0, "floats": 0})
+    sizes: dict[str, int] = field(default_factory=lambda: {"int8s": 0, "halves": 0, "floats": 0})
     scratch: int = 0
     state: int = 0
     words: list[int] = field(default_factory=list)
     values: dict[str, int] = field(default_factory=dict)
+    integers: dict[tuple[int, bool, Format], tuple[int, int]] = field(default_factory=dict)
 
     def emit(self, op: Op, *operands: int) -> None:
         self.code += [op, *operands]
@@ -101,23 +130,62 @@ class _Assembler:
         return self.sizes[arena] - flat.size
 
     def matvec(
-        self, w: Matrix, H: int, src: int, dst: int, bias: F32 | None, op: Op = Op.MATVEC
+        self, w: Matrix, H: int, x: _Vector, dst: int, bias: F32 | None, activations: str
     ) -> None:
-        """dst = w src + bias, or dst += w src without a bias; rows come in gates of H."""
+        """dst = w x + bias, or dst += w x without a bias; rows come in gates of H."""
         data = _pad_gates(w.data, H)
-        rows, columns = _round_up(len(data), BLOCK), data.shape[1]
-        if w.scale is None:
-            packed = (0, self.put("floats", pack(data.astype(np.float32))), 0)
-        else:
+        kind = "int4" if w.four_bit else str(data.dtype)
+        format = _FORMATS[kind, activations]
+        K, weights, start = self._weights(w, data, format, H)
+        scale = -1
+        if w.scale is not None and not w.four_bit:
             scale = self.put("floats", _pad_gates(w.scale, H), BLOCK)
-            packed = (1, self.put("int8s", pack(data)), scale)
-        start = ADD if bias is None else self.put("floats", _pad_gates(bias, H), BLOCK)
-        self.emit(op, rows, columns, src, dst, *packed, start)
+        src, unit = (x.at, 0) if format not in _INTEGER else self._quantized(x, format)
+        base = ADD if bias is None else self.put("floats", _pad_gates(bias, H), BLOCK)
+        in_state = int(x.in_state and format not in _INTEGER)
+        rows = _round_up(len(data), BLOCK)
+        self.emit(Op.MATVEC, rows, K, src, dst, format, weights, scale, base, unit, start, in_state)
+
+    def _weights(
+        self, w: Matrix, data: NDArray[Any], format: Format, H: int
+    ) -> tuple[int, int, int]:
+        """Pack the weights -> (K in the format's groups, where they lie, operand `start`)."""
+        columns = data.shape[1]
+        if format == Format.FLOAT32:
+            return columns, self.put("floats", pack(data.astype(np.float32))), 0
+        if format == Format.FLOAT16:
+            return columns, self.put("halves", pack(data).view(np.int16)), 0
+        if format == Format.INT8:
+            return columns, self.put("int8s", pack(data)), 0
+        if format in _FOUR_BIT:
+            assert w.scale is not None  # noqa: S101 - a valid matrix
+            scales = self.put("floats", pack(_pad_gates(w.scale, H)))
+            return -(-columns // GROUP), self.put("int8s", pack_nibbles(data)), scales
+        start = 0
+        if FLIP:
+            sums = (FLIP * data.sum(axis=1, dtype=np.int64)).astype(np.int32)
+            start = self.put("floats", sums.view(np.float32), BLOCK)
+        return -(-columns // 4), self.put("int8s", pack(data, 4)), start
+
+    def _quantized(self, x: _Vector, format: Format) -> tuple[int, int]:
+        """Have x made integers -> (where they begin, where their unit stands), both in scratch."""
+        key = (x.at, x.in_state, format)
+        if key in self.integers:
+            return self.integers[key]
+        each, wide = (GROUP if format in _FOUR_BIT else 4), _INTEGER[format] == "int16"
+        groups = -(-x.width // each) * (2 if wide else 1)
+        words = groups * each // 4 + (groups if format in _FOUR_BIT else 0)
+        unit = self.scratch_room(PAD + words + PAD)
+        fixed = self.put("floats", np.array([x.bound], np.float32))
+        place = int(x.in_state)
+        self.emit(Op.QUANTIZE, x.width, x.at, unit + PAD, unit, fixed, place, format)
+        self.integers[key] = unit + PAD, unit
+        return self.integers[key]
 
 
 def compile_model(model: Model) -> Program:
     """The program of a valid model."""
-    widths = value_widths(model)
+    widths, limits = value_widths(model), bounds(model)
     asm = _Assembler()
     column, columns = 0, {}
     for i in model.inputs:
@@ -128,7 +196,8 @@ def compile_model(model: Model) -> Program:
     for node in model.nodes:
         dims = dimensions(node, widths[node.input])
         dst = asm.values[node.name] = asm.scratch_room(dims[node.OUTPUT])
-        _assemble(node, asm, dims, asm.values[node.input], dst)
+        x = _Vector(asm.values[node.input], widths[node.input], limits[node.input])
+        _assemble(node, asm, dims, x, dst)
     column = 0
     for name in model.outputs:
         asm.emit(Op.STORE, widths[name], asm.values[name], column)
@@ -144,6 +213,7 @@ def _link(asm: _Assembler, model: Model, columns: dict[str, int], output_width: 
     return Program(
         code=np.array(asm.code, np.int64),
         int8s=np.concatenate([np.zeros(0, np.int8), *asm.int8s]),
+        halves=np.concatenate([np.zeros(0, np.int16), *asm.halves]),
         floats=np.concatenate([np.zeros(0, np.float32), *asm.floats]),
         vocabularies=np.array(checks, np.int64).reshape(-1, 2),
         input_width=model.input_width,
@@ -155,80 +225,82 @@ def _link(asm: _Assembler, model: Model, columns: dict[str, int], output_width: 
 
 
 @singledispatch
-def _assemble(node: Node, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
+def _assemble(node: Node, asm: _Assembler, dims: dict[str, int], x: _Vector, dst: int) -> None:
     raise NotImplementedError(node.OP)
 
 
 @_assemble.register
-def _(node: Rnn, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
+def _(node: Rnn, asm: _Assembler, dims: dict[str, int], x: _Vector, dst: int) -> None:
     H = dims["H"]
     h, g = asm.state_room(H), asm.scratch_room(H)
-    asm.matvec(node.w, H, src, g, node.b)
-    asm.matvec(node.u, H, h, g, None, Op.MATVEC_STATE)
+    asm.matvec(node.w, H, x, g, node.b, node.activations)
+    asm.matvec(node.u, H, _Vector(h, H, bound(node), True), g, None, node.activations)
     asm.emit(Op.RNN, _round_up(H, PAD), g, h, ACTS.index(node.act))
     asm.emit(Op.COPY_STATE, H, h, dst)
 
 
 @_assemble.register
-def _(node: Lstm, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
+def _(node: Lstm, asm: _Assembler, dims: dict[str, int], x: _Vector, dst: int) -> None:
     H, P = dims["H"], _round_up(dims["H"], PAD)
     h, c, g = asm.state_room(H), asm.state_room(H), asm.scratch_room(4 * P)
-    asm.matvec(node.w, H, src, g, node.b)
-    asm.matvec(node.u, H, h, g, None, Op.MATVEC_STATE)
+    asm.matvec(node.w, H, x, g, node.b, node.activations)
+    asm.matvec(node.u, H, _Vector(h, H, bound(node), True), g, None, node.activations)
     acts = (ACTS.index(a) for a in (node.gate, node.cell, node.hidden))
     asm.emit(Op.LSTM, P, g, h, c, *acts)
     asm.emit(Op.COPY_STATE, H, h, dst)
 
 
 @_assemble.register
-def _(node: Gru, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
+def _(node: Gru, asm: _Assembler, dims: dict[str, int], x: _Vector, dst: int) -> None:
     H, P = dims["H"], _round_up(dims["H"], PAD)
     h, g = asm.state_room(H), asm.scratch_room(3 * P)
     gate, candidate = ACTS.index(node.gate), ACTS.index(node.candidate)
     recurrent = np.concatenate([np.zeros(2 * H, np.float32), node.rb])
+    before, q = _Vector(h, H, bound(node), in_state=True), node.activations
     if node.reset == "after":
         u = asm.scratch_room(3 * P)
-        asm.matvec(node.w, H, src, g, node.b)
-        asm.matvec(node.u, H, h, u, recurrent, Op.MATVEC_STATE)
+        asm.matvec(node.w, H, x, g, node.b, q)
+        asm.matvec(node.u, H, before, u, recurrent, q)
         asm.emit(Op.GRU_AFTER, P, g, u, h, gate, candidate)
     else:
         rh = asm.scratch_room(P)
-        asm.matvec(node.w, H, src, g, node.b + recurrent)
-        asm.matvec(node.u.rows(0, 2 * H), H, h, g, None, Op.MATVEC_STATE)
+        asm.matvec(node.w, H, x, g, node.b + recurrent, q)
+        asm.matvec(node.u.rows(0, 2 * H), H, before, g, None, q)
         asm.emit(Op.GRU_RESET, P, g, h, rh, gate)
-        asm.matvec(node.u.rows(2 * H, 3 * H), H, rh, g + 2 * P, None)
+        reset = _Vector(rh, H, bound(node))
+        asm.matvec(node.u.rows(2 * H, 3 * H), H, reset, g + 2 * P, None, q)
         asm.emit(Op.GRU_BLEND, P, g, h, candidate)
     asm.emit(Op.COPY_STATE, H, h, dst)
 
 
 @_assemble.register
-def _(node: Dense, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
+def _(node: Dense, asm: _Assembler, dims: dict[str, int], x: _Vector, dst: int) -> None:
     N = dims["N"]
-    asm.matvec(node.w, N, src, dst, node.b)
+    asm.matvec(node.w, N, x, dst, node.b, node.activations)
     asm.emit(Op.ACTIVATE, _round_up(N, PAD), dst, dst, ACTS.index(node.act))
 
 
 @_assemble.register
-def _(node: Embedding, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
+def _(node: Embedding, asm: _Assembler, dims: dict[str, int], x: _Vector, dst: int) -> None:
     table, scale = node.table.data, node.table.scale
     if scale is None:
         packed = (0, asm.put("floats", table.astype(np.float32)), 0)
     else:
         packed = (1, asm.put("int8s", table), asm.put("floats", scale))
-    asm.emit(Op.EMBED, dims["D"], src, dst, *packed)
+    asm.emit(Op.EMBED, dims["D"], x.at, dst, *packed)
 
 
 @_assemble.register
-def _(node: Scale, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
+def _(node: Scale, asm: _Assembler, dims: dict[str, int], x: _Vector, dst: int) -> None:
     places = (asm.put("floats", a) for a in (node.offset, node.scale, node.shift))
-    asm.emit(Op.SCALE, dims["I"], src, dst, *places)
+    asm.emit(Op.SCALE, dims["I"], x.at, dst, *places)
 
 
 @_assemble.register
-def _(node: Activation, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
-    asm.emit(Op.ACTIVATE, _round_up(dims["I"], PAD), src, dst, ACTS.index(node.act))
+def _(node: Activation, asm: _Assembler, dims: dict[str, int], x: _Vector, dst: int) -> None:
+    asm.emit(Op.ACTIVATE, _round_up(dims["I"], PAD), x.at, dst, ACTS.index(node.act))
 
 
 @_assemble.register
-def _(node: Softmax, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
-    asm.emit(Op.SOFTMAX, dims["I"], src, dst)
+def _(node: Softmax, asm: _Assembler, dims: dict[str, int], x: _Vector, dst: int) -> None:
+    asm.emit(Op.SOFTMAX, dims["I"], x.at, dst)

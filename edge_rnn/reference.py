@@ -11,7 +11,20 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edge_rnn.graph import Activation, Dense, Embedding, Gru, Lstm, Model, Node, Rnn, Scale, Softmax
+from edge_rnn.graph import (
+    Activation,
+    Dense,
+    Embedding,
+    Gru,
+    Lstm,
+    Model,
+    Node,
+    Rnn,
+    Scale,
+    Softmax,
+    bound,
+    bounds,
+)
 
 F64: TypeAlias = NDArray[np.float64]
 
@@ -24,8 +37,9 @@ def run(model: Model, x: ArrayLike) -> F64:
     for i in model.inputs:
         values[i.name] = columns[:, start : start + i.width]
         start += i.width
+    ranges = bounds(model)
     for node in model.nodes:
-        values[node.name] = forward(node, values[node.input])
+        values[node.name] = forward(node, values[node.input], ranges[node.input])
     return np.concatenate([values[name] for name in model.outputs], axis=1)
 
 
@@ -53,30 +67,44 @@ def activate(act: str, x: F64) -> F64:
     raise ValueError(act)
 
 
+def rounded(x: F64, activations: str, limit: float = 0.0) -> F64:
+    """x (n,) or each row of x (T, n) as the integers times their unit that `activations` makes of
+    it; `limit` is the size that x can't exceed, 0 if unknown (see `graph.Activations`)."""
+    if activations == "float32":
+        return x
+    size = limit or np.maximum(np.abs(x).max(axis=-1, keepdims=True), 1e-30)
+    unit = size / {"int8": 127, "int16": 127 * 256}[activations]
+    return np.asarray(np.rint(x / unit) * unit)
+
+
 @singledispatch
-def forward(node: Node, x: F64) -> F64:
-    """One node over a whole sequence, x (T, I) -> (T, width), from the initial state."""
+def forward(node: Node, x: F64, limit: float = 0.0) -> F64:
+    """One node over a whole sequence, x (T, I) -> (T, width), from the initial state.
+
+    `limit` is the size that x can't exceed, 0 if unknown.
+    """
     raise NotImplementedError(node.OP)
 
 
 @forward.register
-def _(node: Rnn, x: F64) -> F64:
+def _(node: Rnn, x: F64, limit: float = 0.0) -> F64:
     w, u = node.w.float64(), node.u.float64()
-    h = np.zeros(len(u))
+    h, x = np.zeros(len(u)), rounded(x, node.activations, limit)
     steps = []
     for x_t in x:
-        h = activate(node.act, w @ x_t + u @ h + node.b)
+        h = activate(node.act, w @ x_t + u @ rounded(h, node.activations, bound(node)) + node.b)
         steps.append(h)
     return np.array(steps).reshape(len(x), len(u))
 
 
 @forward.register
-def _(node: Lstm, x: F64) -> F64:
+def _(node: Lstm, x: F64, limit: float = 0.0) -> F64:
     w, u = node.w.float64(), node.u.float64()
     H = u.shape[1]
-    h, c = np.zeros(H), np.zeros(H)
+    h, c, x = np.zeros(H), np.zeros(H), rounded(x, node.activations, limit)
     steps = []
     for x_t in x:
+        h = rounded(h, node.activations, bound(node))
         i, f, g, o = (w @ x_t + u @ h + node.b).reshape(4, H)
         i, f, o = (activate(node.gate, gate) for gate in (i, f, o))
         c = f * c + i * activate(node.cell, g)
@@ -86,46 +114,49 @@ def _(node: Lstm, x: F64) -> F64:
 
 
 @forward.register
-def _(node: Gru, x: F64) -> F64:
+def _(node: Gru, x: F64, limit: float = 0.0) -> F64:
     H = node.u.data.shape[1]
     wz, wr, wn = node.w.float64().reshape(3, H, -1)
     uz, ur, un = node.u.float64().reshape(3, H, H)
     bz, br, bn = node.b.reshape(3, H)
-    h = np.zeros(H)
+    h, x = np.zeros(H), rounded(x, node.activations, limit)
     steps = []
     for x_t in x:
-        z = activate(node.gate, wz @ x_t + uz @ h + bz)
-        r = activate(node.gate, wr @ x_t + ur @ h + br)
+        q = rounded(h, node.activations, bound(node))
+        z = activate(node.gate, wz @ x_t + uz @ q + bz)
+        r = activate(node.gate, wr @ x_t + ur @ q + br)
         if node.reset == "after":
-            n = activate(node.candidate, wn @ x_t + bn + r * (un @ h + node.rb))
+            n = activate(node.candidate, wn @ x_t + bn + r * (un @ q + node.rb))
         else:
-            n = activate(node.candidate, wn @ x_t + bn + un @ (r * h) + node.rb)
+            rh = rounded(r * h, node.activations, bound(node))
+            n = activate(node.candidate, wn @ x_t + bn + un @ rh + node.rb)
         h = (1 - z) * n + z * h
         steps.append(h)
     return np.array(steps).reshape(len(x), H)
 
 
 @forward.register
-def _(node: Dense, x: F64) -> F64:
+def _(node: Dense, x: F64, limit: float = 0.0) -> F64:
+    x = rounded(x, node.activations, limit)
     return activate(node.act, x @ node.w.float64().T + node.b)
 
 
 @forward.register
-def _(node: Embedding, x: F64) -> F64:
+def _(node: Embedding, x: F64, limit: float = 0.0) -> F64:
     return node.table.float64()[x[:, 0].astype(np.int64)]
 
 
 @forward.register
-def _(node: Scale, x: F64) -> F64:
+def _(node: Scale, x: F64, limit: float = 0.0) -> F64:
     return (x - node.offset) * node.scale.astype(np.float64) + node.shift
 
 
 @forward.register
-def _(node: Activation, x: F64) -> F64:
+def _(node: Activation, x: F64, limit: float = 0.0) -> F64:
     return activate(node.act, x)
 
 
 @forward.register
-def _(node: Softmax, x: F64) -> F64:
+def _(node: Softmax, x: F64, limit: float = 0.0) -> F64:
     e = np.exp(x - x.max(axis=1, keepdims=True))
     return np.asarray(e / e.sum(axis=1, keepdims=True))

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from edge_rnn.errors import InputError, SnapshotError, StaleSlotError
 from edge_rnn.graph import F32, Model, digest
-from edge_rnn.kernels import Status, freeze, step, touch
+from edge_rnn.kernels import Status, explain, freeze, make_context, step, touch
 from edge_rnn.program import compile_model
 from edge_rnn.state import Eviction, StateStore, StreamState
 from edge_rnn.validation import validate
@@ -63,7 +63,9 @@ class Session:
             np.zeros((2, rows), np.int64),
         )
         slab, table = self._store.slab, self._store.table
-        self._fixed = (p.code, p.int8s, p.floats, p.vocabularies, slab, table)
+        weights = (p.code, p.int8s, p.halves, p.floats, p.vocabularies)
+        widths = (p.input_width, p.output_width)
+        self._context = make_context(*weights, slab, table, *self._room, *widths)
         self._warm_up()
 
     @property
@@ -112,21 +114,15 @@ class Session:
 
         All three C-contiguous. Raises StaleSlotError or InputError, with no stream stepped.
         """
-        p, rows = self._program, len(slots)
-        if x.shape != (rows, p.input_width) or out.shape != (rows, p.output_width):
-            raise InputError(
-                f"x {x.shape} and out {out.shape} for {rows} slots: "
-                f"expected ({rows}, {p.input_width}) and ({rows}, {p.output_width})"
-            )
         try:
-            status, row, column = step(*self._fixed, slots, self._clock(), x, out, *self._room)
+            fault = step(self._context, slots, self._clock(), x, out)
         except TypeError as e:
             raise InputError(
                 f"slots {slots.dtype}, x {x.dtype}, out {out.dtype}: expected int64, float32, "
                 "float32, C-contiguous and writable"
             ) from e
-        if status:
-            self._refuse(Status(status), row, column, x)
+        if fault:
+            self._refuse(fault, slots, x, out)
 
     def reset(self, stream: str) -> None:
         """Put the stream back to its initial state and step 0. Raises StreamError."""
@@ -190,7 +186,14 @@ class Session:
             )
         return rows
 
-    def _refuse(self, status: Status, row: int, column: int, x: F32) -> NoReturn:
+    def _refuse(self, fault: int, slots: NDArray[np.int64], x: F32, out: F32) -> NoReturn:
+        status, row, column = explain(fault)
+        if status == Status.SHAPE:
+            p, rows = self._program, len(slots)
+            raise InputError(
+                f"x {x.shape} and out {out.shape} for {rows} slots: "
+                f"expected ({rows}, {p.input_width}) and ({rows}, {p.output_width})"
+            )
         if status == Status.STALE_SLOT:
             raise StaleSlotError(f"row {row}: its stream was evicted or closed; ask `slots` again")
         names = [f.name for f in self.model.features] or [f"x[{i}]" for i in range(x.shape[1])]
@@ -206,6 +209,6 @@ class Session:
         x = np.empty((0, p.input_width), np.float32)
         y = np.empty((0, p.output_width), np.float32)
         slots = np.empty(0, np.int64)
-        self.step_slots(slots, x, y)
+        step(self._context, slots, 0.0, x, y)
         touch(self._store.table, slots, 0.0)
         freeze()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from edge_rnn.errors import ModelError
 from edge_rnn.graph import (
     ACTS,
+    GROUP,
     MAX_DIM,
+    Activations,
     Embedding,
     Matrix,
     Model,
@@ -25,6 +27,13 @@ from edge_rnn.graph import (
 
 MAX_NODES = 10_000
 MAX_WIDTHS = 1 << 24
+MAX_DOT = 1 << 17
+"""Inputs of an integer product: its sums fit 32 bits."""
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "reset": ("before", "after"),
+    "activations": get_args(Activations),
+}
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,120}")
 
 
@@ -42,6 +51,7 @@ def validate(model: Model) -> None:
         _check_attributes(node)
         for name, _, tensor in tensors(node):
             _check_tensor(f"node {node.name!r}: {name}", tensor)
+        _check_formats(node)
         if isinstance(node, Embedding):
             _check_embedding(model, node)
     _check_descriptions(model, widths)
@@ -71,7 +81,7 @@ def _check_names(model: Model) -> None:
 
 def _check_attributes(node: Node) -> None:
     for name, value in attributes(node).items():
-        allowed = ("before", "after") if name == "reset" else ACTS
+        allowed = _CHOICES.get(name, ACTS)
         if value not in allowed:
             raise ModelError(
                 f"node {node.name!r}: {name} is {value!r}, allowed: {', '.join(allowed)}"
@@ -85,14 +95,42 @@ def _check_tensor(where: str, tensor: Any) -> None:
         if tensor.scale is not None:
             raise ModelError(f"{where}: {tensor.data.dtype} weights take no scale")
         return _check_float(where, tensor.data)
-    if tensor.scale is None or tensor.scale.shape != tensor.data.shape[:1]:
-        raise ModelError(f"{where}: int8 weights need one scale a row ({len(tensor.data)})")
+    rows, columns = tensor.data.shape
+    shapes = ((rows,), (rows, -(-columns // GROUP)))
+    if tensor.scale is None or tensor.scale.shape not in shapes:
+        raise ModelError(
+            f"{where}: int8 weights need one scale a row ({rows}), or one for each "
+            f"{GROUP} columns of 4-bit weights"
+        )
     _check_float(f"{where}: scale", tensor.scale)
     if tensor.scale.min() <= 0:
         raise ModelError(f"{where}: scales must be positive, got {tensor.scale.min()}")
-    if tensor.data.min() == -128:
-        raise ModelError(f"{where}: int8 weights must lie in [-127, 127], got -128")
+    most = 7 if tensor.four_bit else 127
+    if tensor.data.min() < -most or tensor.data.max() > most:
+        wrong = tensor.data.min() if tensor.data.min() < -most else tensor.data.max()
+        kind = "4-bit" if tensor.four_bit else "int8"
+        raise ModelError(f"{where}: {kind} weights must lie in [-{most}, {most}], got {wrong}")
     return None
+
+
+def _check_formats(node: Node) -> None:
+    """Do the weights' formats go with the activations'?"""
+    activations = getattr(node, "activations", "float32")
+    for name, _, tensor in tensors(node):
+        if not isinstance(tensor, Matrix):
+            continue
+        where = f"node {node.name!r}: {name}"
+        if tensor.four_bit and activations == "float32":
+            raise ModelError(f"{where}: 4-bit weights need int8 or int16 activations")
+        if activations == "float32":
+            continue
+        if tensor.scale is None:
+            raise ModelError(f"{where}: {activations} activations need int8 or 4-bit weights")
+        if tensor.data.shape[1] > MAX_DOT:
+            raise ModelError(
+                f"{where}: {tensor.data.shape[1]} inputs, {activations} activations may have "
+                f"at most {MAX_DOT}"
+            )
 
 
 def _check_float(where: str, a: NDArray[Any]) -> None:

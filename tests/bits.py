@@ -16,15 +16,14 @@ from edge_rnn.graph import ACTS, Activation, Model
 from tests.core import models
 
 DEMO = Path(__file__).parents[1] / "devices/edge_rnn_devices/data/activity.ernn"
-FORMATS = ("float32", "float16", "int8")
 
 
 def cases() -> Iterator[tuple[str, Model, np.ndarray]]:
     """(name, model, inputs (T, I)) of every node, format, activation and the demo's model."""
-    for weights in FORMATS:
-        yield f"stack {weights}", models.stack(weights), models.inputs(200)
+    for weights in models.FORMATS:
+        yield f"stack {weights}", models.stack(weights), models.inputs(60)
         for kind in models.NODES:
-            yield f"{kind} {weights}", models.single(kind, weights), models.inputs(60)
+            yield f"{kind} {weights}", models.single(kind, weights), models.inputs(20)
     ramp = np.linspace(-20, 20, 5000, dtype=np.float32)[:, None]
     for act in ACTS:
         yield f"activation {act}", models.model(Activation("y", "x", act), width=1), ramp

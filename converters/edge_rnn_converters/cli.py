@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +26,19 @@ def _commas(context: click.Context, parameter: click.Parameter, value: str | Non
     return [part.strip() for part in value.split(",")] if value else []
 
 
+def _layers(
+    context: click.Context, option: click.Parameter, values: Sequence[str]
+) -> dict[str, Precision]:
+    chosen = {}
+    for value in values:
+        name, _, precision = value.rpartition("=")
+        if precision not in PRECISIONS or not name:
+            expected = f"expected NAME= and one of {', '.join(PRECISIONS)}"
+            raise click.BadParameter(f"{value!r}: {expected}")
+        chosen[name] = precision
+    return chosen
+
+
 @click.command()
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option(
@@ -36,8 +49,12 @@ def _commas(context: click.Context, parameter: click.Parameter, value: str | Non
     help="The .ernn file.",
 )
 @click.option(
-    "--quantize", type=click.Choice(PRECISIONS), default="int8", show_default=True,
-    help="Precision of the weights.",
+    "--quantize", type=click.Choice(PRECISIONS), default="w8a16", show_default=True,
+    help="Bits of weights and activations; int8 and float16 are of the weights alone.",
+)  # fmt: skip
+@click.option(
+    "--layer", "layers", multiple=True, callback=_layers, metavar="NAME=PRECISION",
+    help="Another precision for the layer of this name; may be repeated.",
 )  # fmt: skip
 @click.option("--features", callback=_commas, metavar="A,B", help="Names of the input's columns.")
 @click.option("--feature-units", callback=_commas, metavar="A,B", help="Their units, in order.")
@@ -52,6 +69,7 @@ def convert(
     source: Path,
     output: Path,
     quantize: Precision,
+    layers: dict[str, Precision],
     features: list[str],
     feature_units: list[str],
     classes: list[str],
@@ -80,6 +98,7 @@ def convert(
             conversion = convert_with_report(
                 source,
                 quantize,
+                layers=layers,
                 features=[Feature(name, unit) for name, unit in zip(features, units, strict=True)],
                 classes=classes,
                 rate_hz=rate,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -64,16 +64,18 @@ class Conversion:
 
 def convert(
     source: str | os.PathLike[str],
-    quantize: Precision = "int8",
+    quantize: Precision = "w8a16",
     *,
+    layers: Mapping[str, Precision] | None = None,
     features: Sequence[Feature | str] = (),
     classes: Sequence[str] = (),
     targets: Sequence[Feature | str] = (),
     rate_hz: float | None = None,
     check: Check = "auto",
 ) -> Model:
-    """The model in a .keras, .h5 or .onnx file, its weights in `quantize` precision.
+    """The model in a .keras, .h5 or .onnx file, quantized.
 
+    quantize: the precision of weights and activations; layers: that of the nodes of these names.
     features, classes, targets: names of the input's and output's columns; rate_hz: how often a
     message comes. check: "auto" runs the source framework if it is installed, "require" demands
     it, "skip" does not run it.
@@ -88,6 +90,7 @@ def convert(
     return convert_with_report(
         source,
         quantize,
+        layers=layers,
         features=features,
         classes=classes,
         targets=targets,
@@ -98,8 +101,9 @@ def convert(
 
 def convert_with_report(
     source: str | os.PathLike[str],
-    quantize: Precision = "int8",
+    quantize: Precision = "w8a16",
     *,
+    layers: Mapping[str, Precision] | None = None,
     features: Sequence[Feature | str] = (),
     classes: Sequence[str] = (),
     targets: Sequence[Feature | str] = (),
@@ -122,7 +126,7 @@ def convert_with_report(
         ),
     )
     validate(described)
-    model = quantized(described, quantize)
+    model = quantized(described, quantize, layers)
     report = _checked(read, described, model, quantize, check, progress)
     progress("recording a probe")
     return Conversion(compare.probed(model), report)

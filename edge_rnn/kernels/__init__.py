@@ -5,8 +5,44 @@ fast-math and no libm, so that a result depends on nothing but its operands.
 """
 
 from edge_rnn.kernels.cache import compile_cache
+from edge_rnn.kernels.cpu import LEVEL
 
 with compile_cache():
-    from edge_rnn.kernels.runner import SLOT, Status, evict_order, freeze, step, touch
+    from edge_rnn.kernels.dots import FLIP
+    from edge_rnn.kernels.opcodes import ADD, Op
+    from edge_rnn.kernels.products import BLOCK, Format, pack, pack_nibbles
+    from edge_rnn.kernels.quantizing import LIMITS
+    from edge_rnn.kernels.runner import (
+        SLOT,
+        Status,
+        evict_order,
+        explain,
+        freeze,
+        make_context,
+        step,
+        touch,
+    )
 
-__all__ = ["SLOT", "Status", "compile_cache", "evict_order", "freeze", "step", "touch"]
+HALVES = LEVEL.halves
+
+__all__ = [
+    "ADD",
+    "BLOCK",
+    "FLIP",
+    "HALVES",
+    "LEVEL",
+    "LIMITS",
+    "SLOT",
+    "Format",
+    "Op",
+    "Status",
+    "compile_cache",
+    "evict_order",
+    "explain",
+    "freeze",
+    "make_context",
+    "pack",
+    "pack_nibbles",
+    "step",
+    "touch",
+]

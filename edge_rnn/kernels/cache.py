@@ -19,6 +19,7 @@ import numba
 import numpy as np
 
 from edge_rnn.cachedir import cache_dir
+from edge_rnn.kernels.cpu import LEVEL
 
 
 def sources_hash() -> str:
@@ -34,7 +35,7 @@ def compile_cache() -> Iterator[None]:
     """Point Numba's cache at our folder while our kernels are declared, and only then."""
     config: Any = numba.config
     before = config.CACHE_DIR
-    config.CACHE_DIR = str(_usable(cache_dir() / "kernels" / sources_hash()))
+    config.CACHE_DIR = str(_usable(cache_dir() / "kernels" / f"{sources_hash()}-{LEVEL.name}"))
     try:
         yield
     finally:

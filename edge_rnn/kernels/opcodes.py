@@ -1,7 +1,10 @@
 """The program's instructions. Each is an opcode and its operands, int64, in one flat array.
 
 Spaces: `s` scratch float32, `h` the stream's state float32, `p` parameters float32,
-`q` int8 weights. An operand `x: s` is an offset in the row's scratch.
+`q` int8 weights. An operand `x: s` is an offset in the row's scratch, `in h?` says that the source
+lies in the state. K counts inputs, groups of four in integer formats, or groups of 32 of int4.
+`scale` is negative where weights have no scale a row; `start` is where the sums of flipped
+activations begin (int32 in p), or the scales of int4's groups.
 """
 
 from enum import IntEnum
@@ -14,8 +17,8 @@ class Op(IntEnum):
     LOAD = 1  # [n, column of x, dst: s]
     STORE = 2  # [n, src: s, column of y]
     COPY_STATE = 3  # [n, src: h, dst: s]
-    MATVEC = 4  # [N, K, src: s, dst: s, int8?, w: q or p, scale: p, bias: p or ADD]
-    MATVEC_STATE = 5  # the same with src: h
+    MATVEC = 4  # [N, K, src, dst: s, format, w, scale: p, bias: p or ADD, unit: s, start, in h?]
+    QUANTIZE = 5  # [n, src, dst: s, unit: s, fixed: p, in h?, format]
     ACTIVATE = 6  # [P, src: s, dst: s, act]
     SOFTMAX = 7  # [n, src: s, dst: s]
     SCALE = 8  # [n, src: s, dst: s, offset: p, scale: p, shift: p]
@@ -32,8 +35,8 @@ LENGTHS = {
     Op.LOAD: 3,
     Op.STORE: 3,
     Op.COPY_STATE: 3,
-    Op.MATVEC: 8,
-    Op.MATVEC_STATE: 8,
+    Op.MATVEC: 11,
+    Op.QUANTIZE: 7,
     Op.ACTIVATE: 4,
     Op.SOFTMAX: 3,
     Op.SCALE: 6,

@@ -1,115 +1,314 @@
-"""Matrix-vector products, one row or three at a time, every sum in the order of k.
+"""Matrix-vector products of every number format, over one packed layout for all processors.
 
-Weights are packed [N / BLOCK][K][BLOCK]: the outputs of a block lie side by side for each input, so
-that each lane adds its own K products in order whatever the lanes, rows or machine.
+Weights are packed [N / BLOCK][K / each][BLOCK][each]: the outputs of a block lie side by side for
+each group of `each` inputs, so that a lane adds its own products. Sums of float32 are in the order
+of k, whatever the lanes, rows or machine; sums of integers are exact.
 """
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from edge_rnn.graph import F32
-from edge_rnn.kernels.simd import LANES, fma, load, splat, store
+from edge_rnn.graph import F32, GROUP
+from edge_rnn.kernels.cpu import LEVEL
+from edge_rnn.kernels.dots import (
+    FLIP,
+    dot2,
+    dot4,
+    dot4_nibbles,
+    high_nibbles,
+    low_nibbles,
+    pair_sums,
+    quad,
+    quads,
+    shorts,
+)
+from edge_rnn.kernels.integers import add, ints, low_byte, same, shift, to_float
+from edge_rnn.kernels.simd import fma, load, splat, store
 
 BLOCK = 32
-_STEP = 4 * LANES
-_0 = np.float32(0)
+SHORTS = LEVEL.dot in ("maddubs", "pmaddwd")
+"""int16 activations are kept as int16, else as bytes: the upper ones, then the lower ones."""
+
+_PAIRS, _QUADS = 2 * BLOCK, 4 * BLOCK
+_0, _1, _256, _NONE = np.float32(0), np.float32(1), np.float32(256), np.int32(0)
 
 I8 = NDArray[np.int8]
+I16 = NDArray[np.int16]
+I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
 
-def pack(w: NDArray[Any]) -> NDArray[Any]:
-    """w (N, K) as [N / BLOCK][K][BLOCK], rows of zeros filling the last block."""
+class Format(IntEnum):
+    """Weights and activations of a product. A number is also a place in the runner's dispatch."""
+
+    FLOAT32 = 0
+    FLOAT16 = 1
+    INT8 = 2
+    """int8 weights, widened to float32."""
+    INT8_INT8 = 3
+    INT8_INT16 = 4
+    INT4_INT8 = 5
+    INT4_INT16 = 6
+
+
+def pack(w: NDArray[Any], each: int = 1) -> NDArray[Any]:
+    """w (N, K) as [N / BLOCK][K / each][BLOCK][each], zeros filling it up to whole groups."""
     n, k = w.shape
-    full = np.zeros((-(-n // BLOCK) * BLOCK, k), w.dtype)
-    full[:n] = w
-    return np.ascontiguousarray(full.reshape(-1, BLOCK, k).transpose(0, 2, 1)).reshape(-1)
+    full = np.zeros((-(-n // BLOCK) * BLOCK, -(-k // each) * each), w.dtype)
+    full[:n, :k] = w
+    blocks = full.reshape(-1, BLOCK, full.shape[1] // each, each)
+    return np.ascontiguousarray(blocks.transpose(0, 2, 1, 3)).reshape(-1)
+
+
+def pack_nibbles(w: I8) -> I8:
+    """w (N, K) in [-8, 7] plus 8, two a byte: of each GROUP of inputs the first half lies in the
+    lower four bits, the second half in the upper four."""
+    n, k = w.shape
+    full = np.zeros((n, -(-k // GROUP), 2, GROUP // 2), np.int8)
+    full.reshape(n, -1)[:, :k] = w
+    both = ((full[:, :, 1] + 8) << 4) | (full[:, :, 0] + 8)
+    packed = pack(both.reshape(n, -1), 4)
+    rest = np.zeros((-(-n // BLOCK) * BLOCK, both.shape[1] * GROUP // 2), bool)
+    rest[n:] = True
+    packed[pack(rest, 4)] = -120  # 8 and 8: zeros
+    return packed
 
 
 @njit(error_model="numpy", boundscheck=False)
-def _tile1(w: Any, at: int, K: int, x: F32, r0: int) -> Any:
-    """Sums of 4 LANES outputs for the one row at r0."""
-    a0 = a1 = a2 = a3 = splat(_0)
+def _floats1(w: Any, at: int, K: int, x: F32, r: int) -> F32:
+    """Sums of a block for the row at r."""
+    a = splat(_0, BLOCK)
     for k in range(K):
-        v = splat(x[r0 + k])
-        a0 = fma(load(w, at), v, a0)
-        a1 = fma(load(w, at + LANES), v, a1)
-        a2 = fma(load(w, at + 2 * LANES), v, a2)
-        a3 = fma(load(w, at + 3 * LANES), v, a3)
+        a = fma(load(w, at, BLOCK), splat(x[r + k], BLOCK), a)
         at += BLOCK
-    return a0, a1, a2, a3
+    return a
 
 
 @njit(error_model="numpy", boundscheck=False)
-def _tile3(w: Any, at: int, K: int, x: F32, r0: int, r1: int, r2: int) -> Any:
-    """Sums of 4 LANES outputs for three rows; each weight is loaded once."""
-    a0 = a1 = a2 = a3 = splat(_0)
-    b0 = b1 = b2 = b3 = splat(_0)
-    c0 = c1 = c2 = c3 = splat(_0)
+def _floats2(w: Any, at: int, K: int, x: F32, r: int) -> tuple[F32, F32]:
+    """Sums of two blocks for the row at r."""
+    a = b = splat(_0, BLOCK)
+    second = at + BLOCK * K
     for k in range(K):
-        v, u, t = splat(x[r0 + k]), splat(x[r1 + k]), splat(x[r2 + k])
-        m = load(w, at)
-        a0, b0, c0 = fma(m, v, a0), fma(m, u, b0), fma(m, t, c0)
-        m = load(w, at + LANES)
-        a1, b1, c1 = fma(m, v, a1), fma(m, u, b1), fma(m, t, c1)
-        m = load(w, at + 2 * LANES)
-        a2, b2, c2 = fma(m, v, a2), fma(m, u, b2), fma(m, t, c2)
-        m = load(w, at + 3 * LANES)
-        a3, b3, c3 = fma(m, v, a3), fma(m, u, b3), fma(m, t, c3)
+        v = splat(x[r + k], BLOCK)
+        a = fma(load(w, at, BLOCK), v, a)
+        b = fma(load(w, second, BLOCK), v, b)
         at += BLOCK
-    return (a0, a1, a2, a3), (b0, b1, b2, b3), (c0, c1, c2, c3)
+        second += BLOCK
+    return a, b
 
 
 @njit(error_model="numpy", boundscheck=False)
-def _finish(sums: Any, p: F32, scale: int, base: int, n: int, y: F32, to: int) -> None:
-    """y[to:] = sums scale + bias for 4 vectors; see `matvec` for negative scale and base."""
-    for v in range(4):
-        j = v * LANES
-        start = load(p, base + n + j) if base >= 0 else load(y, to + j)
-        if scale >= 0:
-            store(y, to + j, fma(sums[v], load(p, scale + j), start))
-        else:
-            store(y, to + j, sums[v] + start)
+def _floats_rows(w: Any, at: int, K: int, x: F32, r0: int, r1: int, r2: int) -> Any:
+    """Sums of a block for three rows; each weight is loaded once."""
+    a = b = c = splat(_0, BLOCK)
+    for k in range(K):
+        m = load(w, at, BLOCK)
+        a = fma(m, splat(x[r0 + k], BLOCK), a)
+        b = fma(m, splat(x[r1 + k], BLOCK), b)
+        c = fma(m, splat(x[r2 + k], BLOCK), c)
+        at += BLOCK
+    return a, b, c
 
 
 @njit(error_model="numpy", boundscheck=False)
-def matvec(
-    w: Any,
-    at: int,
-    N: int,
-    K: int,
-    x: F32,
-    src: int,
-    rows_x: I64,
-    p: F32,
-    scale: int,
-    base: int,
-    y: F32,
-    dst: int,
-    rows: I64,
-) -> None:
-    """y = W x + bias for every row i: x at rows_x[i] + src, y at rows[i] + dst.
+def _start(words: I32, at: int) -> I32:
+    """What a block's sums of flipped activations start from."""
+    return ints(words, at, BLOCK) if FLIP else same(_NONE, BLOCK)
 
-    W stands at w[at:], N a multiple of BLOCK; scales at p[scale:] where scale >= 0; the bias at
-    p[base:], or where base < 0 what stands in y already.
-    """
-    for n in range(0, N, _STEP):
-        tile = at + (n // BLOCK) * BLOCK * K + n % BLOCK
-        s = scale + n if scale >= 0 else -1
-        i = 0
-        while i + 3 <= rows.size:
-            r0, r1, r2 = rows_x[i] + src, rows_x[i + 1] + src, rows_x[i + 2] + src
-            a, b, c = _tile3(w, tile, K, x, r0, r1, r2)
-            _finish(a, p, s, base, n, y, rows[i] + dst + n)
-            _finish(b, p, s, base, n, y, rows[i + 1] + dst + n)
-            _finish(c, p, s, base, n, y, rows[i + 2] + dst + n)
-            i += 3
-        while i < rows.size:
-            a = _tile1(w, tile, K, x, rows_x[i] + src)
-            _finish(a, p, s, base, n, y, rows[i] + dst + n)
-            i += 1
+
+@njit(error_model="numpy", boundscheck=False)
+def _dots1(w: I8, at: int, K: int, x: I8, r: int, a: I32) -> I32:
+    """Sums of a block for the row at r, K quads wide."""
+    for k in range(r, r + 4 * K, 4):
+        a = dot4(a, quad(x, k, BLOCK), quads(w, at, BLOCK))
+        at += _QUADS
+    return a
+
+
+@njit(error_model="numpy", boundscheck=False)
+def _dots2(w: I8, at: int, K: int, x: I8, r: int, a: I32, b: I32) -> tuple[I32, I32]:
+    """Sums of two blocks for the row at r."""
+    second = at + _QUADS * K
+    for k in range(r, r + 4 * K, 4):
+        v = quad(x, k, BLOCK)
+        a = dot4(a, v, quads(w, at, BLOCK))
+        b = dot4(b, v, quads(w, second, BLOCK))
+        at += _QUADS
+        second += _QUADS
+    return a, b
+
+
+@njit(error_model="numpy", boundscheck=False)
+def _dots_rows(w: I8, at: int, K: int, x: I8, r0: int, r1: int, a: I32) -> tuple[I32, I32]:
+    """Sums of a block for two rows; each weight is loaded once."""
+    b = a
+    for k in range(0, 4 * K, 4):
+        m = quads(w, at, BLOCK)
+        a = dot4(a, quad(x, r0 + k, BLOCK), m)
+        b = dot4(b, quad(x, r1 + k, BLOCK), m)
+        at += _QUADS
+    return a, b
+
+
+@njit(error_model="numpy", boundscheck=False)
+def _from_parts(high: I32, low: I32) -> F32:
+    """256 high + low, rounded as the exact sum's one pair with 0 <= low < 256 is."""
+    high = add(high, shift(low, 8))
+    return fma(to_float(high), splat(_256, BLOCK), to_float(low_byte(low)))
+
+
+@njit(error_model="numpy", boundscheck=False)
+def _shorts1(w: I8, at: int, K: int, x: I16, r: int) -> F32:
+    """Sums of a block for the row of int16 activations at r, in parts that can't overflow."""
+    high = low = same(_NONE, BLOCK)
+    for first in range(0, K, 64):
+        a = same(_NONE, _PAIRS)
+        for k in range(first, min(first + 64, K)):
+            a = dot2(a, shorts(x, r + 4 * k, BLOCK), quads(w, at, BLOCK))
+            at += _QUADS
+        part = pair_sums(a)
+        high, low = add(high, shift(part, 8)), add(low, low_byte(part))
+    return _from_parts(high, low)
+
+
+@njit(error_model="numpy", boundscheck=False)
+def _bytes1(w: I8, at: int, K: int, x: I8, r: int, a: I32) -> F32:
+    """The same where the upper bytes stand at r and the lower ones after them."""
+    high = low = a
+    for k in range(r, r + 4 * K, 4):
+        m = quads(w, at, BLOCK)
+        high = dot4(high, quad(x, k, BLOCK), m)
+        low = dot4(low, quad(x, k + 4 * K, BLOCK), m)
+        at += _QUADS
+    return _from_parts(high, low)
+
+
+@njit(error_model="numpy", boundscheck=False)
+def _group(w: I8, at: int, x: I8, r: int, sum_x: np.int32) -> I32:
+    """Sums of a block over one group of 4-bit weights, stored with 8 added."""
+    a = same(np.int32(-8) * sum_x, BLOCK)
+    for k in range(r, r + GROUP // 2, 4):
+        m = quads(w, at, BLOCK)
+        a = dot4_nibbles(a, quad(x, k, BLOCK), low_nibbles(m))
+        a = dot4_nibbles(a, quad(x, k + GROUP // 2, BLOCK), high_nibbles(m))
+        at += _QUADS
+    return a
+
+
+@njit(error_model="numpy", boundscheck=False)
+def _nibbles1(
+    w: I8, at: int, G: int, x: I8, r: int, sums: I32, t: int, p: F32, scale: int, wide: bool
+) -> F32:
+    """Sums of a block over G groups, each with its own scale; sums of x stand at sums[t:]."""
+    total = splat(_0, BLOCK)
+    for g in range(G):
+        part = to_float(_group(w, at, x, r + g * GROUP, sums[t + g]))
+        if wide:
+            low = to_float(_group(w, at, x, r + (G + g) * GROUP, sums[t + G + g]))
+            part = fma(part, splat(_256, BLOCK), low)
+        total = fma(part, load(p, scale, BLOCK), total)
+        at += _QUADS * GROUP // 8
+        scale += BLOCK
+    return total
+
+
+@njit(error_model="numpy", boundscheck=False)
+def _finish(v: F32, a: I64, n: int, p: F32, unit: np.float32, y: F32, row: int) -> None:
+    """y = v times the weights' scales and the activations' unit, plus bias or what stands there."""
+    to, scale, base = row + a[3] + n, a[6], a[7]
+    start = load(p, base + n, BLOCK) if base >= 0 else load(y, to, BLOCK)
+    factor = splat(unit, BLOCK)
+    if scale >= 0:
+        factor = factor * load(p, scale + n, BLOCK)
+    store(y, to, fma(v, factor, start))
+
+
+@njit(error_model="numpy", boundscheck=False)
+def floats(a: I64, w: Any, x: F32, rows_x: I64, p: F32, y: F32, rows: I64) -> None:
+    """MATVEC of float32 activations for every row i: x at rows_x[i], y at rows[i]."""
+    N, K, src = a[0], a[1], a[2]
+    i = 0
+    while i + 3 <= rows.size:
+        r0, r1, r2 = rows_x[i] + src, rows_x[i + 1] + src, rows_x[i + 2] + src
+        for n in range(0, N, BLOCK):
+            u, v, t = _floats_rows(w, a[5] + n * K, K, x, r0, r1, r2)
+            _finish(u, a, n, p, _1, y, rows[i])
+            _finish(v, a, n, p, _1, y, rows[i + 1])
+            _finish(t, a, n, p, _1, y, rows[i + 2])
+        i += 3
+    while i < rows.size:
+        r = rows_x[i] + src
+        for n in range(0, N - BLOCK, 2 * BLOCK):
+            u, v = _floats2(w, a[5] + n * K, K, x, r)
+            _finish(u, a, n, p, _1, y, rows[i])
+            _finish(v, a, n + BLOCK, p, _1, y, rows[i])
+        if N % (2 * BLOCK):
+            n = N - BLOCK
+            _finish(_floats1(w, a[5] + n * K, K, x, r), a, n, p, _1, y, rows[i])
+        i += 1
+
+
+@njit(error_model="numpy", boundscheck=False)
+def dots(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, rows: I64) -> None:
+    """MATVEC of int8 activations: bytes in the row's scratch, their unit beside them."""
+    N, K, unit = a[0], a[1], a[8]
+    step = 4 * K
+    i = 0
+    while i + 2 <= rows.size:
+        r0, r1 = 4 * (rows[i] + a[2]), 4 * (rows[i + 1] + a[2])
+        for n in range(0, N, BLOCK):
+            u, v = _dots_rows(w, a[5] + n * step, K, x, r0, r1, _start(words, a[9] + n))
+            _finish(to_float(u), a, n, p, y[rows[i] + unit], y, rows[i])
+            _finish(to_float(v), a, n, p, y[rows[i + 1] + unit], y, rows[i + 1])
+        i += 2
+    if i < rows.size:
+        _dots_row(a, w, x, p, words, y, rows[i])
+
+
+@njit(error_model="numpy", boundscheck=False)
+def _dots_row(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, row: int) -> None:
+    N, K, r, unit = a[0], a[1], 4 * (row + a[2]), y[row + a[8]]
+    for n in range(0, N - BLOCK, 2 * BLOCK):
+        first, second = _start(words, a[9] + n), _start(words, a[9] + n + BLOCK)
+        u, v = _dots2(w, a[5] + n * 4 * K, K, x, r, first, second)
+        _finish(to_float(u), a, n, p, unit, y, row)
+        _finish(to_float(v), a, n + BLOCK, p, unit, y, row)
+    if N % (2 * BLOCK):
+        n = N - BLOCK
+        u = _dots1(w, a[5] + n * 4 * K, K, x, r, _start(words, a[9] + n))
+        _finish(to_float(u), a, n, p, unit, y, row)
+
+
+@njit(error_model="numpy", boundscheck=False)
+def wide_dots(a: I64, w: I8, x: I8, x16: I16, p: F32, words: I32, y: F32, rows: I64) -> None:
+    """MATVEC of int16 activations."""
+    N, K = a[0], a[1]
+    for n in range(0, N, BLOCK):
+        at = a[5] + n * 4 * K
+        for i in range(rows.size):
+            r = rows[i] + a[2]
+            if SHORTS:
+                v = _shorts1(w, at, K, x16, 2 * r)
+            else:
+                v = _bytes1(w, at, K, x, 4 * r, _start(words, a[9] + n))
+            _finish(v, a, n, p, y[rows[i] + a[8]], y, rows[i])
+
+
+@njit(error_model="numpy", boundscheck=False)
+def nibble_dots(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, rows: I64, wide: bool) -> None:
+    """MATVEC of 4-bit weights in groups, whose scales stand at p[a[9]:]."""
+    N, G = a[0], a[1]
+    for n in range(0, N, BLOCK):
+        at, scale = a[5] + n * G * GROUP // 2, a[9] + n * G
+        for i in range(rows.size):
+            r = rows[i] + a[2]
+            sums = r + G * GROUP * (2 if wide else 1) // 4
+            v = _nibbles1(w, at, G, x, 4 * r, words, sums, p, scale, wide)
+            _finish(v, a, n, p, y[rows[i] + a[8]], y, rows[i])

@@ -17,9 +17,12 @@ from edge_rnn.graph import F32
 from edge_rnn.kernels.cells import copy, gru_after, gru_blend, gru_reset, lstm
 from edge_rnn.kernels.elementwise import activate, softmax
 from edge_rnn.kernels.opcodes import LENGTHS, Op
-from edge_rnn.kernels.products import matvec
+from edge_rnn.kernels.products import Format, dots, floats, nibble_dots, wide_dots
+from edge_rnn.kernels.quantizing import quantize
+from edge_rnn.kernels.views import describe, viewer
 
 I8 = NDArray[np.int8]
+I16 = NDArray[np.int16]
 I64 = NDArray[np.int64]
 
 SLOT = np.dtype(
@@ -45,58 +48,72 @@ class Status(IntEnum):
     STALE_SLOT = 1
     NOT_FINITE = 2
     BAD_INDEX = 3
+    SHAPE = 4
 
 
-_OK, _STALE, _NOT_FINITE, _BAD_INDEX = (int(s) for s in Status)
+_OK, _STALE, _NOT_FINITE, _BAD_INDEX, _SHAPE = (int(s) for s in Status)
 _LENGTH = np.array([LENGTHS[op] for op in Op], np.int64)
-_END, _LOAD, _STORE, _COPY_STATE, _MATVEC, _MATVEC_STATE, _ACTIVATE, _SOFTMAX = (
+_END, _LOAD, _STORE, _COPY_STATE, _MATVEC, _QUANTIZE, _ACTIVATE, _SOFTMAX = (
     int(o) for o in list(Op)[:8]
 )
 _SCALE, _EMBED, _RNN, _LSTM, _GRU_AFTER, _GRU_RESET, _GRU_BLEND = (int(o) for o in list(Op)[8:])
+_FLOAT32, _FLOAT16, _INT8, _INT8_INT8, _INT8_INT16, _INT4_INT8, _ = (int(f) for f in Format)
+
+_int64s, _int8s, _int16s, _int32s, _floats, _table = (
+    viewer(kind) for kind in (np.int64, np.int8, np.int16, np.int32, np.float32, SLOT)
+)
+_ARRAYS = 10
+
+
+def make_context(
+    code: I64, int8s: I8, halves: I16, floats: F32, vocabularies: I64, slab: F32,
+    table: NDArray[Any], scratch: F32, places: I64, inputs: int, outputs: int,
+) -> I64:  # fmt: skip
+    """What `step` needs beside a call's own rows: the places of arrays, which must stay alive.
+
+    The program's `code`, weights `int8s`, `halves` and `floats`, `vocabularies` (n, 2); the
+    streams' `slab` (capacity, state words) and `table` (capacity + 1); room for the scratch of
+    (rows, scratch words) and for the `places` (2, rows) where the rows' scratch and state begin;
+    the widths of a row of `inputs` and of `outputs`.
+    """
+    arrays: list[NDArray[Any]] = [code, int8s, halves, floats, vocabularies, slab, table]
+    arrays += [scratch, places, floats.view(np.int32)]
+    return describe(arrays, slab.shape[1], *scratch.shape, inputs, outputs)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def step(
-    code: I64,
-    int8s: I8,
-    floats: F32,
-    vocabularies: I64,
-    state: F32,
-    table: NDArray[Any],
-    slots: I64,
-    now: float,
-    x: F32,
-    y: F32,
-    scratch: F32,
-    places: I64,
-) -> tuple[int, int, int]:
+def step(context: I64, slots: I64, now: float, x: F32, y: F32) -> int:
     """Step the streams at `slots` (B,) by the rows of x (B, I) into y (B, O).
 
-    Rows go through the program in chunks of up to len(scratch) rows, no stream twice in one, so
-    that a slot that stands more than once is stepped in order. `places` (2, rows) is room for
-    where the rows' scratch and state begin. Returns (status, row, column); unless status is OK
-    nothing was stepped.
+    Rows go through the program in chunks, no stream twice in one, so that a slot that stands more
+    than once is stepped in order. Returns 0, or what `Status`, row and column `explain` tells of
+    the first bad row: nothing was stepped then.
     """
-    status, row, column = _check(table, slots, vocabularies, x)
-    if status == _OK:
-        b = 0
-        while b < slots.size:
-            n = _gather(table, slots[b:], state.shape[1], scratch.shape[1], places)
-            _run(
-                code,
-                int8s,
-                floats,
-                state.reshape(-1),
-                scratch.reshape(-1),
-                places[:, :n],
-                x[b : b + n],
-                y[b : b + n],
-            )
-            for i in range(b, b + n):
-                table[slots[i] & 0xFFFFFFFF]["steps"] += 1
-                _touch(table, slots[i] & 0xFFFFFFFF, now)
-            b += n
-    return status, row, column
+    vocabularies, table = _int64s(context, 4), _table(context, 6)
+    numbers = context[2 * _ARRAYS :]
+    state_width, rows, scratch_width = numbers[0], numbers[1], numbers[2]
+    inputs, outputs = numbers[3], numbers[4]
+    B = slots.size
+    if x.shape[0] != B or x.shape[1] != inputs or y.shape[0] != B or y.shape[1] != outputs:
+        return _SHAPE
+    fault = _check(table, slots, vocabularies, x)
+    if fault:
+        return fault
+    places = _int64s(context, 8).reshape(2, rows)
+    b = 0
+    while b < slots.size:
+        n = _gather(table, slots[b:], state_width, scratch_width, places)
+        _run(context, places[:, :n], x[b : b + n], y[b : b + n])
+        for i in range(b, b + n):
+            table[slots[i] & 0xFFFFFFFF]["steps"] += 1
+            _touch(table, slots[i] & 0xFFFFFFFF, now)
+        b += n
+    return _OK
+
+
+def explain(fault: int) -> tuple[Status, int, int]:
+    """(what is wrong, row, column) from what `step` returned."""
+    return Status(fault & 0xFF), fault >> 8 & 0xFFFFFFFF, fault >> 40
 
 
 @njit(cache=True, error_model="numpy")
@@ -126,21 +143,21 @@ def evict_order(table: NDArray[Any], order: I64) -> int:
 
 
 @njit(error_model="numpy")
-def _check(table: NDArray[Any], slots: I64, vocabularies: I64, x: F32) -> tuple[int, int, int]:
+def _check(table: NDArray[Any], slots: I64, vocabularies: I64, x: F32) -> int:
     for b in range(slots.size):
         slot = slots[b] & 0xFFFFFFFF
         if slots[b] < 0 or slot >= table.size - 1:
-            return _STALE, b, 0
+            return _STALE | b << 8
         if table[slot]["open"] == 0 or table[slot]["generation"] != slots[b] >> 32:
-            return _STALE, b, 0
+            return _STALE | b << 8
         for i in range(x.shape[1]):
             if not np.isfinite(x[b, i]):
-                return _NOT_FINITE, b, i
-        for j in range(vocabularies.shape[0]):
-            v = x[b, vocabularies[j, 0]]
-            if not (v >= 0 and v < vocabularies[j, 1] and v == np.floor(v)):
-                return _BAD_INDEX, b, vocabularies[j, 0]
-    return _OK, 0, 0
+                return _NOT_FINITE | b << 8 | i << 40
+        for j in range(0, vocabularies.size, 2):
+            v = x[b, vocabularies[j]]
+            if not (v >= 0 and v < vocabularies[j + 1] and v == np.floor(v)):
+                return _BAD_INDEX | b << 8 | int(vocabularies[j]) << 40
+    return _OK
 
 
 @njit(error_model="numpy")
@@ -196,28 +213,49 @@ def _scale(a: I64, p: F32, s: F32, r: int) -> None:
 
 
 @njit(error_model="numpy", boundscheck=False)
-def _product(a: I64, int8s: I8, p: F32, x: F32, rows_x: I64, s: F32, rows: I64) -> None:
-    N, K, src, dst, w, scale, base = a[0], a[1], a[2], a[3], a[5], a[6], a[7]
-    if a[4]:
-        matvec(int8s, w, N, K, x, src, rows_x, p, scale, base, s, dst, rows)
+def _product(context: I64, a: I64, int8s: I8, p: F32, h: F32, s: F32, places: I64) -> None:
+    """One matrix product for all rows, in the format that its operands name."""
+    rows, format = places[0], a[4]
+    x, rows_x = (h, places[1]) if a[10] else (s, rows)
+    if format == _FLOAT32:
+        floats(a, p, x, rows_x, p, s, rows)
+    elif format == _FLOAT16:
+        floats(a, _int16s(context, 2), x, rows_x, p, s, rows)
+    elif format == _INT8:
+        floats(a, int8s, x, rows_x, p, s, rows)
+    elif format == _INT8_INT8:
+        dots(a, int8s, s.view(np.int8), p, _int32s(context, 9), s, rows)
+    elif format == _INT8_INT16:
+        b8, b16 = s.view(np.int8), s.view(np.int16)
+        wide_dots(a, int8s, b8, b16, p, _int32s(context, 9), s, rows)
     else:
-        matvec(p, w, N, K, x, src, rows_x, p, -1, base, s, dst, rows)
+        wide = format != _INT4_INT8
+        nibble_dots(a, int8s, s.view(np.int8), p, s.view(np.int32), s, rows, wide)
 
 
 @njit(error_model="numpy", boundscheck=False)
-def _run(code: I64, int8s: I8, floats: F32, h: F32, s: F32, places: I64, x: F32, y: F32) -> None:
+def _quantize(a: I64, p: F32, h: F32, t: int, s: F32, r: int) -> None:
+    x, at = (h, t + a[1]) if a[5] else (s, r + a[1])
+    s[r + a[3]] = quantize(
+        x, at, a[0], p[a[4]], a[6], s, r + a[2], s.view(np.int8), s.view(np.int16),
+        s.view(np.int32),
+    )  # fmt: skip
+
+
+@njit(error_model="numpy", boundscheck=False)
+def _run(context: I64, places: I64, x: F32, y: F32) -> None:
     """Run the program once over a chunk, instruction by instruction, each over all rows."""
+    code, int8s, p = _int64s(context, 0), _int8s(context, 1), _floats(context, 3)
+    h, s = _floats(context, 5), _floats(context, 7)
     pc = 0
     while code[pc] != _END:
         op = code[pc]
         a = code[pc + 1 : pc + 1 + _LENGTH[op]]
         if op == _MATVEC:
-            _product(a, int8s, floats, s, places[0], s, places[0])
-        elif op == _MATVEC_STATE:
-            _product(a, int8s, floats, h, places[1], s, places[0])
+            _product(context, a, int8s, p, h, s, places)
         else:
             for i in range(places.shape[1]):
-                _row(op, a, int8s, floats, h, places[1, i], s, places[0, i], x[i], y[i])
+                _row(op, a, int8s, p, h, places[1, i], s, places[0, i], x[i], y[i])
         pc += 1 + _LENGTH[op]
 
 
@@ -233,6 +271,8 @@ def _row(
         copy(s, r + a[1], y, a[2], n)
     elif op == _COPY_STATE:
         copy(h, t + a[1], s, r + a[2], n)
+    elif op == _QUANTIZE:
+        _quantize(a, p, h, t, s, r)
     elif op == _ACTIVATE:
         if a[1] != a[2]:
             copy(s, r + a[1], s, r + a[2], n)

@@ -1,21 +1,21 @@
-"""Vectors of float32 for kernels: values with operators, so that a kernel reads as its equations.
+"""Vectors for kernels: values with operators, so that a kernel reads as its equations.
 
     c = fma(f, load(c_old, j), i * g)
     store(h, j, o * tanh(c))
 
-compiles to the vector instructions an expert would write, on x86 and ARM. Every operation is exact
-IEEE arithmetic in its lane; no fast-math flag is ever set. Under NUMBA_DISABLE_JIT=1 a vector is a
-NumPy array and each operation has the meaning written in its Python body, bit for bit.
+compiles to the vector instructions an expert would write, on x86 and ARM. A vector is LANES wide,
+a register, unless a constant length is given: a longer one is held in several registers. Every
+operation is exact IEEE arithmetic in its lane; no fast-math flag is ever set. Under
+NUMBA_DISABLE_JIT=1 a vector is a NumPy array and each operation has the meaning written in its
+Python body, bit for bit.
 """
 
 from __future__ import annotations
 
 import operator
-import platform
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -23,56 +23,59 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 from numpy.typing import NDArray
 
+from edge_rnn.kernels.cpu import LEVEL
+
 F32 = NDArray[np.float32]
+I32 = NDArray[np.int32]
+
+LANES = LEVEL.lanes
+_ELEMENTS = {
+    "float32": ir.FloatType(),
+    "int32": ir.IntType(32),
+    "int16": ir.IntType(16),
+    "int8": ir.IntType(8),
+    "bool": ir.IntType(1),
+}
 
 
-def _lanes() -> int:
-    """8 where 256-bit registers are, else 4; a result never depends on it."""
-    wide = platform.machine() == "x86_64" and llvm.get_host_cpu_features().get("avx2", False)
-    return 8 if wide else 4
+class Vector(types.Type):
+    """`count` numbers of a type in registers."""
+
+    def __init__(self, element: str, count: int) -> None:
+        self.element, self.count = element, count
+        super().__init__(name=f"{element}x{count}")
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Two vectors of the same numbers and length are one type."""
+        return self.element, self.count
+
+    @property
+    def llvm(self) -> ir.VectorType:
+        """The type that LLVM knows it by."""
+        return ir.VectorType(_ELEMENTS[self.element], self.count)
 
 
-LANES = _lanes()
-_FLOAT = ir.VectorType(ir.FloatType(), LANES)
-_BYTES = ir.VectorType(ir.IntType(8), LANES)
-
-
-class _Vector(types.Type):
-    """LANES float32 numbers in a register."""
-
-
-@register_model(_Vector)
+@register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Any) -> None:
-        super().__init__(dmm, fe_type, _FLOAT)
+        super().__init__(dmm, fe_type, fe_type.llvm)
 
 
-class _Mask(types.Type):
-    """LANES truth values."""
-
-
-@register_model(_Mask)
-class _MaskModel(models.PrimitiveModel):
-    def __init__(self, dmm: Any, fe_type: Any) -> None:
-        super().__init__(dmm, fe_type, ir.VectorType(ir.IntType(1), LANES))
-
-
-vector, mask = _Vector(name=f"float32x{LANES}"), _Mask(name=f"bool x{LANES}")
-
-
-def load(a: NDArray[Any], i: int) -> F32:
-    """a[i : i + LANES] of a float32 array, or of an int8 one, widened exactly."""
-    return a[i : i + LANES].astype(np.float32)
+def load(a: NDArray[Any], i: int, n: int = LANES) -> F32:
+    """a[i : i + n] of a float32 array, or of int8 or float16 (as int16) ones, widened exactly."""
+    part = a[i : i + n]
+    return part.view(np.float16).astype(np.float32) if a.dtype == np.int16 else part.astype("f4")
 
 
 def store(a: F32, i: int, v: F32) -> None:
-    """a[i : i + LANES] = v."""
-    a[i : i + LANES] = v
+    """a[i : i + n] = v."""
+    a[i : i + v.size] = v
 
 
-def splat(x: np.float32) -> F32:
+def splat(x: np.float32, n: int = LANES) -> F32:
     """x in every lane."""
-    return np.full(LANES, x, np.float32)
+    return np.full(n, x, np.float32)
 
 
 def fma(a: F32, b: F32, c: F32) -> F32:
@@ -100,55 +103,76 @@ def select(m: NDArray[np.bool_], a: F32, b: F32) -> F32:
     return np.where(m, a, b)
 
 
-def _pointer(builder: Any, context: Any, array_type: Any, array: Any, index: Any) -> Any:
-    """The address of array[index]."""
-    return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
+def constant(n: Any) -> int:
+    """The value of a length in a kernel's types: a literal, or a default that was left out."""
+    value = getattr(n, "literal_value", None)
+    return int(getattr(n, "value", n) if value is None else value)
 
 
-def _as_vector(builder: Any, pointer: Any, kind: Any) -> Any:
-    return builder.bitcast(pointer, kind.as_pointer())
+def function(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
+    """An LLVM intrinsic's declaration."""
+    kind = ir.FunctionType(result, list(arguments))
+    return cgutils.get_or_insert_function(builder.module, kind, name)
 
 
-@intrinsic
-def _load(typing: Any, a: Any, i: Any) -> Any:
+def address(builder: Any, context: Any, array_type: Any, array: Any, index: Any, kind: Any) -> Any:
+    """&array[index] as a pointer to `kind`."""
+    at = builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
+    return builder.bitcast(at, kind.as_pointer())
+
+
+def spread(builder: Any, scalar: Any, n: int) -> Any:
+    """The number in every one of n lanes."""
+    undefined = ir.Constant(ir.VectorType(scalar.type, n), ir.Undefined)
+    first = builder.insert_element(undefined, scalar, ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), n), [0] * n)
+    return builder.shuffle_vector(first, undefined, zeros)
+
+
+@intrinsic(prefer_literal=True)
+def _load(typing: Any, a: Any, i: Any, n: Any) -> Any:
+    floats = Vector("float32", constant(n))
+
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        at = _pointer(builder, context, signature.args[0], *args)
-        if signature.args[0].dtype is types.int8:
-            return builder.sitofp(builder.load(_as_vector(builder, at, _BYTES), align=1), _FLOAT)
-        return builder.load(_as_vector(builder, at, _FLOAT), align=4)
+        stored = {types.int8: "int8", types.int16: "int16"}.get(a.dtype, "float32")
+        kind = Vector(stored, floats.count).llvm
+        at = address(builder, context, signature.args[0], args[0], args[1], kind)
+        v = builder.load(at, align=1 if stored == "int8" else 2 if stored == "int16" else 4)
+        if stored == "int8":
+            return builder.sitofp(v, floats.llvm)
+        if stored == "int16":
+            halves = ir.VectorType(ir.HalfType(), floats.count)
+            return builder.fpext(builder.bitcast(v, halves), floats.llvm)
+        return v
 
-    return vector(a, types.intp), generate
+    return floats(a, types.intp, n), generate
 
 
 @intrinsic
 def _store(typing: Any, a: Any, i: Any, v: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        at = _pointer(builder, context, signature.args[0], *args[:2])
-        builder.store(args[2], _as_vector(builder, at, _FLOAT), align=4)
+        at = address(builder, context, signature.args[0], args[0], args[1], v.llvm)
+        builder.store(args[2], at, align=4)
         return context.get_dummy_value()
 
     return types.void(a, types.intp, v), generate
 
 
-@intrinsic
-def _splat(typing: Any, x: Any) -> Any:
+@intrinsic(prefer_literal=True)
+def _splat(typing: Any, x: Any, n: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        undefined = ir.Constant(_FLOAT, ir.Undefined)
-        first = builder.insert_element(undefined, args[0], ir.IntType(32)(0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-        return builder.shuffle_vector(first, undefined, zeros)
+        return spread(builder, args[0], constant(n))
 
-    return vector(types.float32), generate
+    return Vector("float32", constant(n))(types.float32, n), generate
 
 
 @intrinsic
 def _fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(_FLOAT, [_FLOAT] * 3)
-        name = f"llvm.fma.v{LANES}f32"
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+        name = f"llvm.fma.v{a.count}f32"
+        return builder.call(function(builder, name, a.llvm, *[a.llvm] * 3), args)
 
-    return vector(vector, vector, vector), generate
+    return a(a, a, a), generate
 
 
 @intrinsic
@@ -156,7 +180,7 @@ def _less(typing: Any, a: Any, b: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fcmp_ordered("<", *args)
 
-    return mask(vector, vector), generate
+    return Vector("bool", a.count)(a, a), generate
 
 
 @intrinsic
@@ -164,7 +188,7 @@ def _select(typing: Any, m: Any, a: Any, b: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.select(*args)
 
-    return vector(mask, vector, vector), generate
+    return a(m, a, a), generate
 
 
 def _binary(instruction: str) -> Any:
@@ -173,7 +197,7 @@ def _binary(instruction: str) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return getattr(builder, instruction)(*args)
 
-        return vector(vector, vector), generate
+        return a(a, a), generate
 
     return operation
 
@@ -181,22 +205,27 @@ def _binary(instruction: str) -> Any:
 _add, _sub, _mul, _div = (_binary(i) for i in ("fadd", "fsub", "fmul", "fdiv"))
 
 
-def _lower(function: Any, implementation: Callable[..., Any]) -> None:
+def lower(function: Any, implementation: Callable[..., Any]) -> None:
     """Compiled code that calls `function` with these arguments gets `implementation`."""
-    overload(function, strict=False)(lambda *_: implementation)
+    overload(function, strict=False, prefer_literal=True)(lambda *_, **__: implementation)
 
 
 def _lower_operator(function: Any, implementation: Callable[..., Any]) -> None:
-    """The same for an operator, between two vectors."""
-    overload(function, strict=False)(lambda a, b: implementation if a is b is vector else None)
+    """The same for an operator, between two vectors of float32."""
+
+    def choose(a: Any, b: Any) -> Any:
+        mine = isinstance(a, Vector) and a.element == "float32" and a == b
+        return implementation if mine else None
+
+    overload(function, strict=False)(choose)
 
 
-_lower(load, lambda a, i: _load(a, i))
-_lower(store, lambda a, i, v: _store(a, i, v))
-_lower(splat, lambda x: _splat(x))
-_lower(fma, lambda a, b, c: _fma(a, b, c))
-_lower(less, lambda a, b: _less(a, b))
-_lower(select, lambda m, a, b: _select(m, a, b))
+lower(load, lambda a, i, n=LANES: _load(a, i, n))
+lower(store, lambda a, i, v: _store(a, i, v))
+lower(splat, lambda x, n=LANES: _splat(x, n))
+lower(fma, lambda a, b, c: _fma(a, b, c))
+lower(less, lambda a, b: _less(a, b))
+lower(select, lambda m, a, b: _select(m, a, b))
 _lower_operator(operator.add, lambda a, b: _add(a, b))
 _lower_operator(operator.sub, lambda a, b: _sub(a, b))
 _lower_operator(operator.mul, lambda a, b: _mul(a, b))

@@ -12,7 +12,7 @@ from edge_rnn import Session
 from edge_rnn.errors import ModelError, UnsupportedError
 from edge_rnn.graph import Dense, Embedding, Gru, Input, Matrix, Model
 from edge_rnn.validation import validate
-from edge_rnn_converters.quantize import PRECISIONS, int8, quantize
+from edge_rnn_converters.quantize import PRECISIONS, int4, int8, quantize
 
 FLOATS = st.floats(-(2.0**99), 2.0**99, width=32)
 MATRICES = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=6), elements=FLOATS)
@@ -72,14 +72,48 @@ def test_every_matrix_and_nothing_else_is_quantized(precision: str) -> None:
     before, after = model(), quantize(model(), precision)  # type: ignore[arg-type]
     validate(after)
     dtypes = {m.data.dtype for n in after.nodes for m in vars_of(n)}
-    assert dtypes == {np.dtype(precision)}
+    assert dtypes == {np.dtype("int8" if precision.startswith("w") else precision)}
     gru, same = before.nodes[1], after.nodes[1]
     assert isinstance(gru, Gru) and isinstance(same, Gru)
     assert same.b.dtype == np.float32 and (same.b == gru.b).all()
     x = np.arange(5, dtype=np.float32)[:, None]
     y = [Session(m, capacity=1).run("s", x) for m in (before, after)]
-    bound = {"float32": 0, "float16": 5e-3, "int8": 0.1}[precision]
+    four_bit = precision.startswith("w4")
+    assert [m.four_bit for m in vars_of(same)] == [four_bit] * 2
+    kept = {"w8a16": "int16", "w4a16": "int16", "w8a8": "int8", "w4a8": "int8"}
+    assert same.activations == kept.get(precision, "float32")
+    bound = {"float32": 0, "float16": 5e-3}.get(precision, 1 if four_bit else 0.1)
     assert np.abs(y[0] - y[1]).max() <= bound
+
+
+def test_a_layer_may_have_a_precision_of_its_own() -> None:
+    after = quantize(model(), "w8a8", {"gru": "w4a16", "out": "float32"})
+    table, gru, out = after.nodes
+    assert isinstance(gru, Gru) and isinstance(out, Dense) and isinstance(table, Embedding)
+    assert (gru.activations, out.activations) == ("int16", "float32")
+    assert gru.u.four_bit and out.w.scale is None and table.table.data.dtype == np.int8
+    with pytest.raises(ModelError, match="no layer 'dense'; the model's are table, gru, out"):
+        quantize(model(), "w8a8", {"dense": "int8"})
+
+
+@given(MATRICES)
+def test_int4_loses_no_more_than_plain_rounding(w: np.ndarray) -> None:
+    q = int4(w)
+    assert q.scale is not None and np.abs(q.data).max() <= 7
+    peak = np.abs(w).max(axis=1, keepdims=True).astype(np.float64) / 7
+    peak[peak < 1e-37] = 1
+    plain = np.clip(np.rint(w / peak), -7, 7) * peak
+    lost, allowed = (((v - w.astype(np.float64)) ** 2).sum(axis=1) for v in (q.float64(), plain))
+    assert (lost <= allowed * (1 + 1e-5) + 1e-12 * peak[:, 0] ** 2 * w.shape[1]).all()
+
+
+def test_int4_takes_care_of_an_outlier() -> None:
+    rng = np.random.default_rng(0)
+    w = rng.normal(0, 1, (64, 32)).astype(np.float32)
+    w[:, 3] = 6
+    q, peak = int4(w), np.abs(w).max(axis=1, keepdims=True) / 7
+    plain = np.rint(w / peak) * peak
+    assert ((q.float64() - w) ** 2).sum() < 0.95 * ((plain - w) ** 2).sum()
 
 
 def vars_of(node: object) -> list[Matrix]:
@@ -94,5 +128,5 @@ def test_float16_refuses_what_would_become_infinite() -> None:
 
 
 def test_an_unknown_precision() -> None:
-    with pytest.raises(ModelError, match="'int4', expected one of int8, float16, float32"):
+    with pytest.raises(ModelError, match="'int4', expected one of w8a16, w8a8"):
         quantize(model(), "int4")  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from edge_rnn.graph import (
+    GROUP,
     Act,
     Activation,
     Dense,
@@ -25,34 +26,57 @@ from edge_rnn.graph import (
 I, H = 5, 7
 
 
+FORMATS = (
+    "float32", "float16", "int8", "int8 int16", "int8 int8", "int4 int16", "int4 int8",
+)  # fmt: skip
+"""Weights, and activations where they are not float32."""
+
+
 class Random:
     """Weights of one seed and format."""
 
-    def __init__(self, seed: int = 0, weights: str = "float32") -> None:
-        self.rng, self.weights = np.random.default_rng(seed), weights
+    def __init__(self, seed: int = 0, format: str = "float32") -> None:
+        self.rng = np.random.default_rng(seed)
+        self.weights, _, self.activations = format.partition(" ")
+        self.activations = self.activations or "float32"
 
     def vector(self, n: int) -> np.ndarray:
         return self.rng.normal(0, 0.5, n).astype(np.float32)
 
     def matrix(self, rows: int, columns: int) -> Matrix:
         w = self.rng.normal(0, columns**-0.5, (rows, columns)).astype(np.float32)
-        if self.weights != "int8":
+        if self.weights.startswith("float"):
             return Matrix(w.astype(self.weights))
+        if self.weights == "int4":
+            groups = np.zeros((rows, -(-columns // GROUP), GROUP), np.float32)
+            groups.reshape(rows, -1)[:, :columns] = w
+            scale = (np.abs(groups).max(axis=2) / 7).astype(np.float32)
+            steps = np.rint(w / np.repeat(scale, GROUP, axis=1)[:, :columns])
+            return Matrix(steps.astype(np.int8), scale)
         scale = (np.abs(w).max(axis=1) / 127).astype(np.float32)
         return Matrix(np.rint(w / scale[:, None]).astype(np.int8), scale)
 
 
 def rnn(r: Random, name: str = "cell", x: str = "x", i: int = I, act: Act = "tanh") -> Rnn:
-    return Rnn(name, x, r.matrix(H, i), r.matrix(H, H), r.vector(H), act)
+    return Rnn(name, x, r.matrix(H, i), r.matrix(H, H), r.vector(H), act, r.activations)
 
 
 def lstm(r: Random, name: str = "cell", x: str = "x", i: int = I, **acts: Act) -> Lstm:
-    return Lstm(name, x, r.matrix(4 * H, i), r.matrix(4 * H, H), r.vector(4 * H), **acts)
+    return Lstm(
+        name,
+        x,
+        r.matrix(4 * H, i),
+        r.matrix(4 * H, H),
+        r.vector(4 * H),
+        activations=r.activations,
+        **acts,
+    )
 
 
 def gru(r: Random, name: str = "cell", x: str = "x", i: int = I, **choices: str) -> Gru:
     w, u = r.matrix(3 * H, i), r.matrix(3 * H, H)
-    return Gru(name, x, w, u, r.vector(3 * H), r.vector(H), **choices)  # type: ignore[arg-type]
+    formats = {"activations": r.activations, **choices}
+    return Gru(name, x, w, u, r.vector(3 * H), r.vector(H), **formats)  # type: ignore[arg-type]
 
 
 def model(*nodes: Node, width: int = I) -> Model:
@@ -67,7 +91,7 @@ NODES: dict[str, Callable[[Random], Node]] = {
     "gru_after": gru,
     "gru_before": lambda r: gru(r, reset="before"),
     "gru_odd": lambda r: gru(r, gate="hard_sigmoid_relu6", candidate="linear"),
-    "dense": lambda r: Dense("dense", "x", r.matrix(H, I), r.vector(H), "silu"),
+    "dense": lambda r: Dense("dense", "x", r.matrix(H, I), r.vector(H), "silu", r.activations),
     "scale": lambda r: Scale("scale", "x", r.vector(I), r.vector(I), r.vector(I)),
     "activation": lambda r: Activation("activation", "x", "sigmoid"),
     "softmax": lambda r: Softmax("softmax", "x"),
@@ -88,14 +112,15 @@ def stack(weights: str = "float32", seed: int = 0) -> Model:
         gru(r, "before", "lstm", H, reset="before"),
         gru(r, "after", "before", H),
         rnn(r, "rnn", "after", H),
-        Dense("dense", "rnn", r.matrix(4, H), r.vector(4)),
+        Dense("dense", "rnn", r.matrix(4, H), r.vector(4), activations=r.activations),
         Softmax("softmax", "dense"),
     )
 
 
 def embedding(weights: str = "float32") -> Model:
     r = Random(3, weights)
-    return model(Embedding("emb", "x", r.matrix(11, I)), gru(r, "cell", "emb"), width=1)
+    table = Random(3, "int8" if r.weights == "int4" else r.weights).matrix(11, I)
+    return model(Embedding("emb", "x", table), gru(r, "cell", "emb"), width=1)
 
 
 def inputs(steps: int, width: int = I, seed: int = 1) -> np.ndarray:

@@ -53,7 +53,7 @@ def test_description_fields() -> None:
 
 
 def test_dtypes_and_version() -> None:
-    assert set(re.findall(r"`(F32|F16|I8|BF16|I64)`", SPEC)) == set(container._DTYPES)
+    assert set(re.findall(r"`(F32|F16|I8|U8|BF16|I64)`", SPEC)) == set(container._DTYPES)
     assert f"version {modelfile.VERSION}\n" in SPEC.splitlines(keepends=True)[0]
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numba import njit
 
 from edge_rnn import Session
-from edge_rnn.kernels import elementwise, products
+from edge_rnn.kernels import dots, integers, products, runner
 from edge_rnn.kernels.simd import LANES, fma, less, load, select, splat, store
 from tests.core import models
 
@@ -90,46 +90,75 @@ def test_the_numpy_fma_rounds_once(a: float, b: float, c: float) -> None:
     assert abs(Fraction(result) - exact) <= ulp / 2
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7])
-@pytest.mark.parametrize(("n", "k"), [(1, 1), (31, 5), (32, 64), (33, 7), (100, 131)])
-@pytest.mark.parametrize("kind", ["float32", "int8"])
-def test_matvec_is_the_ordered_sum_of_each_output(kind: str, n: int, k: int, rows: int) -> None:
-    """Bit for bit: fma over k from zero, then the scale and the bias, whatever tile computes it."""
-    rng = np.random.default_rng(0)
-    w = rng.integers(-127, 128, (n, k)).astype(kind)
-    x = rng.normal(0, 1, (rows, k)).astype(np.float32)
-    scale, bias = rng.normal(0, 1, (2, n)).astype(np.float32)
-    total = np.zeros((rows, n), np.float32)
-    for j in range(k):
-        total = fma(w[None, :, j].astype(np.float32), x[:, j : j + 1], total)
-    expected = fma(total, scale, bias) if kind == "int8" else total + bias
-    N = -(-n // products.BLOCK) * products.BLOCK
-    p = np.zeros(2 * N, np.float32)
-    p[:n], p[N : N + n] = bias, scale
-    y = np.zeros(rows * N, np.float32)
-    where, at = np.arange(rows) * k, np.arange(rows) * N
-    arguments = (products.pack(w), 0, N, k, x.reshape(-1), 0, where, p)
-    products.matvec(*arguments, N if kind == "int8" else -1, 0, y, 0, at)
-    assert y.reshape(rows, N)[:, :n].tobytes() == expected.tobytes()
+INTEGERS = {
+    "dot4": lambda a, x, w: dots.dot4(a, x, w),
+    "dot4_nibbles": lambda a, x, w: dots.dot4_nibbles(a, x, dots.low_nibbles(w)),
+    "high_nibbles": lambda a, x, w: dots.dot4_nibbles(a, x, dots.high_nibbles(w)),
+    "shift and byte": lambda a, x, w: integers.add(
+        integers.shift(dots.dot4(a, x, w), 8), integers.low_byte(a)
+    ),
+}
+BLOCK = products.BLOCK
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+def test_integers_compiled_are_the_numpy_meaning(name: str) -> None:
+    operation = njit(INTEGERS[name])
+    flip = dots.FLIP if name in ("dot4", "shift and byte") else 0
+
+    @njit
+    def compiled(a, x, w, y):
+        for i in range(a.size // BLOCK):
+            v = operation(
+                integers.ints(a, i * BLOCK, BLOCK),
+                dots.quad(x, 4 * i, BLOCK),
+                dots.quads(w, 4 * i * BLOCK, BLOCK),
+            )
+            integers.store_bytes(y, i * BLOCK, v, 0)
+            integers.store_bytes(y, a.size + i * BLOCK, integers.shift(v, 8), 0)
+            integers.store_bytes(y, 2 * a.size + i * BLOCK, integers.shift(v, 16), 0)
+
+    rng, n = np.random.default_rng(0), 500 * BLOCK
+    a = rng.integers(-(2**22), 2**22, n).astype(np.int32)
+    w = rng.choice([-127, -126, -1, 0, 1, 127, 64], 4 * n).astype(np.int8)
+    x = rng.choice([-128, -127, -1, 0, 1, 127, 50], 4 * n // BLOCK).astype(np.int8)
+    x[:4], w[:BLOCK] = -128, -127
+    y = np.zeros(3 * n, np.int8)
+    compiled(a, x ^ np.int8(flip), w, y)
+    if flip:  # what a sum of flipped activations has too much
+        a = a + 128 * w.reshape(-1, 4).astype(np.int32).sum(axis=1)
+    expected = np.concatenate(
+        [
+            INTEGERS[name](
+                a[i : i + BLOCK],
+                np.tile(x[4 * i // BLOCK : 4 * i // BLOCK + 4], BLOCK),
+                w[4 * i : 4 * (i + BLOCK)],
+            )
+            for i in range(0, n, BLOCK)
+        ]
+    ).astype(np.int32)
+    parts = y.reshape(3, -1).view(np.uint8).astype(np.int32)
+    got = parts[0] | parts[1] << 8 | parts[2] << 16
+    assert (got == expected & 0xFFFFFF).all()
 
 
 def test_no_fast_math_anywhere() -> None:
     """Of any flag that lets a compiler change a float's bits, none is in the code it is given."""
-    x = np.zeros(products.BLOCK, np.float32)
-    one = np.zeros(1, np.int64)
-    products.matvec(x, 0, products.BLOCK, 1, x, 0, one, x, -1, 0, x, 0, one)
-    elementwise.activate(elementwise.SIGMOID, x, 0, products.BLOCK)
-    for function in (products.matvec, elementwise.activate):
-        (code, *_) = function.inspect_llvm().values()
-        assert f"@llvm.fma.v{LANES}f32" in code
-        assert not re.search(r"= f\w+ (fast|nnan|ninf|nsz|arcp|contract|afn|reassoc)\b", code)
+    Session(models.stack("int8 int8"))
+    step = njit(error_model="numpy")(runner.step.py_func)  # code from the cache shows no source
+    step.compile(runner.step.signatures[0])
+    (code, *_) = step.inspect_llvm().values()
+    assert f"@llvm.fma.v{LANES}f32" in code and f"@llvm.fma.v{BLOCK}f32" in code
+    assert len(re.findall(r"= f(?:add|mul|div|sub) ", code)) > 50
+    assert not re.search(r"= f\w+ (fast|nnan|ninf|nsz|arcp|contract|afn|reassoc)\b", code)
+    assert not re.search(r"call [^\n]*(fast|nnan|contract|reassoc) [^\n]*@llvm\.fma", code)
 
 
 def test_the_same_bits_with_the_jit_off() -> None:
     script = (
         "import sys; from tests.core import models; from edge_rnn import Session\n"
-        "for m in (models.stack('int8'), models.single('lstm_hard'), models.single('gru_odd')):\n"
-        "    y = Session(m).step(['a', 'b', 'a', 'c', 'd'], models.inputs(5))\n"
+        "for f in models.FORMATS:\n"
+        "    y = Session(models.stack(f)).step(['a', 'b', 'a', 'c', 'd'], models.inputs(5))\n"
         "    sys.stdout.buffer.write(y.tobytes())"
     )
     done = subprocess.run(
@@ -140,7 +169,7 @@ def test_the_same_bits_with_the_jit_off() -> None:
         check=True,
     )
     expected = [
-        Session(m).step(["a", "b", "a", "c", "d"], models.inputs(5)).tobytes()
-        for m in (models.stack("int8"), models.single("lstm_hard"), models.single("gru_odd"))
+        Session(models.stack(f)).step(["a", "b", "a", "c", "d"], models.inputs(5)).tobytes()
+        for f in models.FORMATS
     ]
     assert done.stdout == b"".join(expected)

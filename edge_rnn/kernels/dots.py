@@ -1,0 +1,227 @@
+"""Integer vectors: int8 dot products four by four, exact on every processor.
+
+Activations x lie in [-128, 127] and weights w in [-127, 127], so that each instruction's partial
+sums are exact: `vpdpbusd` multiplies unsigned by signed numbers (activations are kept as x + 128
+there, and a sum starts from -128 times the sum of its weights, see FLIP and `start`), `pmaddubsw`
+multiplies |x| by w with the sign of x, `smull` adds two products in 16 bits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from edge_rnn.kernels.cpu import LEVEL
+from edge_rnn.kernels.integers import I8, I16, call, each, loader
+from edge_rnn.kernels.simd import I32, Vector, address, constant, lower, spread
+
+FLIP = -128 if LEVEL.dot == "vnni" else 0
+"""What an activation's byte is combined with, exclusive or, when it meets signed weights."""
+
+_I8, _I16, _I32 = (ir.IntType(bits) for bits in (8, 16, 32))
+
+
+def quads(w: I8, i: int, n: int) -> I8:
+    """w[i : i + 4 n]: n groups of four weights."""
+    return w[i : i + 4 * n]
+
+
+def quad(x: I8, i: int, n: int) -> I8:
+    """x[i : i + 4], n times: the four activations that meet n groups of weights."""
+    return np.tile(x[i : i + 4], n)
+
+
+def shorts(x: I16, i: int, n: int) -> I16:
+    """x[i : i + 4], n times, of an int16 array: the activations that meet n groups of weights."""
+    return np.tile(x[i : i + 4], n)
+
+
+def dot4(a: I32, x: I8, w: I8) -> I32:
+    """a_j + sum_q x_{4j+q} w_{4j+q}."""
+    return (a + (x.astype(np.int32) * w).reshape(-1, 4).sum(axis=1)).astype(np.int32)
+
+
+def dot4_nibbles(a: I32, x: I8, w: I8) -> I32:
+    """`dot4` of activations without FLIP and unsigned weights in [0, 15]."""
+    return dot4(a, x, w)
+
+
+def dot2(a: I32, x: I16, w: I8) -> I32:
+    """a_j + x_{2j} w_{2j} + x_{2j+1} w_{2j+1} of int16 activations."""
+    return (a + (x.astype(np.int32) * w).reshape(-1, 2).sum(axis=1)).astype(np.int32)
+
+
+def pair_sums(a: I32) -> I32:
+    """a_{2j} + a_{2j+1}: half as many numbers."""
+    return a[::2] + a[1::2]
+
+
+def low_nibbles(w: I8) -> I8:
+    """The lower four bits of each byte."""
+    return w & 15
+
+
+def high_nibbles(w: I8) -> I8:
+    """The upper four bits of each byte."""
+    return w >> 4 & 15
+
+
+def _pieces(builder: Any, v: Any, size: int) -> list[Any]:
+    """The vector cut into vectors of `size`."""
+    undefined = ir.Constant(v.type, ir.Undefined)
+    places = ir.VectorType(_I32, size)
+    return [
+        builder.shuffle_vector(v, undefined, ir.Constant(places, list(range(at, at + size))))
+        for at in range(0, v.type.count, size)
+    ]
+
+
+def _joined(builder: Any, parts: list[Any]) -> Any:
+    while len(parts) > 1:
+        size = 2 * parts[0].type.count
+        order = ir.Constant(ir.VectorType(_I32, size), list(range(size)))
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        parts = [builder.shuffle_vector(a, b, order) for a, b in pairs]
+    return parts[0]
+
+
+def _vnni(builder: Any, a: Any, x: Any, w: Any) -> Any:
+    """x unsigned, w signed."""
+    bits = 32 * a.type.count
+    x, w = builder.bitcast(x, a.type), builder.bitcast(w, a.type)
+    return call(builder, f"llvm.x86.avx512.vpdpbusd.{bits}", a.type, a, x, w)
+
+
+def _maddubs_unsigned(builder: Any, a: Any, u: Any, s: Any) -> Any:
+    """u unsigned, s signed; a sum of two products must fit 16 bits."""
+    n = a.type.count
+    shorts = ir.VectorType(_I16, 2 * n)
+    pairs = call(builder, "llvm.x86.avx2.pmadd.ub.sw", shorts, u, s)
+    ones = ir.Constant(shorts, [1] * 2 * n)
+    return builder.add(a, call(builder, "llvm.x86.avx2.pmadd.wd", a.type, pairs, ones))
+
+
+def _maddubs(builder: Any, a: Any, x: Any, w: Any) -> Any:
+    negative = builder.icmp_signed("<", x, ir.Constant(x.type, None))
+    size = builder.select(negative, builder.neg(x), x)
+    signed = call(builder, "llvm.x86.avx2.psign.b", w.type, w, x)
+    return _maddubs_unsigned(builder, a, size, signed)
+
+
+def _pmaddwd(builder: Any, a: Any, x: Any, w: Any) -> Any:
+    """Products of 16-bit numbers, added two by two, then again by shuffles."""
+    shorts, pairs = ir.VectorType(_I16, 8), []
+    for part in range(2):
+        wide = [builder.sext(_pieces(builder, v, 8)[part], shorts) for v in (x, w)]
+        pairs.append(call(builder, "llvm.x86.sse2.pmadd.wd", a.type, *wide))
+    places = ir.VectorType(_I32, 4)
+    even, odd = (
+        builder.shuffle_vector(*pairs, ir.Constant(places, [i + first for i in (0, 2, 4, 6)]))
+        for first in (0, 1)
+    )
+    return builder.add(a, builder.add(even, odd))
+
+
+def _dot2(builder: Any, a: Any, x: Any, w: Any) -> Any:
+    name = "llvm.x86.avx2.pmadd.wd" if a.type.count == 8 else "llvm.x86.sse2.pmadd.wd"
+    return builder.add(a, call(builder, name, a.type, x, builder.sext(w, x.type)))
+
+
+def _sdot(builder: Any, a: Any, x: Any, w: Any) -> Any:
+    return call(builder, "llvm.aarch64.neon.sdot.v4i32.v16i8", a.type, a, x, w)
+
+
+def _smull(builder: Any, a: Any, x: Any, w: Any) -> Any:
+    shorts = ir.VectorType(_I16, 8)
+    halves = zip(_pieces(builder, x, 8), _pieces(builder, w, 8), strict=True)
+    low, high = (call(builder, "llvm.aarch64.neon.smull.v8i16", shorts, p, q) for p, q in halves)
+    pairs = call(builder, "llvm.aarch64.neon.addp.v8i16", shorts, low, high)
+    return builder.add(a, call(builder, "llvm.aarch64.neon.saddlp.v4i32.v8i16", a.type, pairs))
+
+
+_SIGNED = {
+    "vnni": _vnni,
+    "maddubs": _maddubs,
+    "pmaddwd": _pmaddwd,
+    "sdot": _sdot,
+    "smull": _smull,
+}[LEVEL.dot]
+
+
+def _nibbles(builder: Any, a: Any, x: Any, w: Any) -> Any:
+    unsigned = {"vnni": _vnni, "maddubs": _maddubs_unsigned}.get(LEVEL.dot)
+    return unsigned(builder, a, w, x) if unsigned else _SIGNED(builder, a, x, w)
+
+
+def _by_register(one: Any, each: int) -> Any:
+    """An intrinsic of long vectors from its meaning on a register's worth of each: sums, and
+    `each` activations and weights for a sum."""
+
+    @intrinsic
+    def operation(typing: Any, a: Any, x: Any, w: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            size = min(LEVEL.lanes, a.count)
+            sizes = (size, each * size, each * size)
+            cut = (_pieces(builder, v, n) for v, n in zip(args, sizes, strict=True))
+            return _joined(builder, [one(builder, *part) for part in zip(*cut, strict=True)])
+
+        return a(a, x, w), generate
+
+    return operation
+
+
+def _repeater(element: str, word: Any) -> Any:
+    """Four numbers, together a `word`, loaded once and repeated."""
+
+    @intrinsic(prefer_literal=True)
+    def repeat(typing: Any, x: Any, i: Any, n: Any) -> Any:
+        kind = Vector(element, 4 * constant(n))
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            at = address(builder, context, signature.args[0], args[0], args[1], word)
+            four = builder.load(at, align=1)
+            return builder.bitcast(spread(builder, four, constant(n)), kind.llvm)
+
+        return kind(x, types.intp, n), generate
+
+    return repeat
+
+
+_quads = loader("int8", 4, 1)
+_dot4, _dot4_nibbles = _by_register(_SIGNED, 4), _by_register(_nibbles, 4)
+_dot2_shorts = _by_register(_dot2, 2)
+_quad, _shorts = _repeater("int8", _I32), _repeater("int16", ir.IntType(64))
+_low_nibbles = each(lambda b, v, t: b.and_(v, ir.Constant(t, [15] * t.count)))
+_high_nibbles = each(lambda b, v, t: b.lshr(v, ir.Constant(t, [4] * t.count)))
+
+
+@intrinsic
+def _pair_sums(typing: Any, a: Any) -> Any:
+    half = Vector("int32", a.count // 2)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        undefined, places = ir.Constant(a.llvm, ir.Undefined), ir.VectorType(_I32, half.count)
+        even, odd = (
+            builder.shuffle_vector(
+                args[0], undefined, ir.Constant(places, list(range(first, a.count, 2)))
+            )
+            for first in (0, 1)
+        )
+        return builder.add(even, odd)
+
+    return half(a), generate
+
+
+lower(quads, lambda w, i, n: _quads(w, i, n))
+lower(quad, lambda x, i, n: _quad(x, i, n))
+lower(shorts, lambda x, i, n: _shorts(x, i, n))
+lower(dot4, lambda a, x, w: _dot4(a, x, w))
+lower(dot4_nibbles, lambda a, x, w: _dot4_nibbles(a, x, w))
+lower(dot2, lambda a, x, w: _dot2_shorts(a, x, w))
+lower(pair_sums, lambda a: _pair_sums(a))
+lower(low_nibbles, lambda w: _low_nibbles(w))
+lower(high_nibbles, lambda w: _high_nibbles(w))

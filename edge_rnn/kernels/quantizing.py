@@ -1,0 +1,130 @@
+"""Activations as integers: q = round(x / unit), with one unit for a whole row.
+
+The unit is max |x| over the largest integer, or a fixed one where the range of x is known. It is
+not finite where an x is not, so that a diverged stream shows in every product.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from edge_rnn.graph import F32, GROUP
+from edge_rnn.kernels.dots import FLIP
+from edge_rnn.kernels.integers import (
+    add,
+    bits,
+    larger_size,
+    largest,
+    same,
+    shift,
+    store_bytes,
+    store_shorts,
+)
+from edge_rnn.kernels.products import SHORTS, Format
+from edge_rnn.kernels.simd import LANES, fma, load, splat
+
+LIMITS = {"int8": 127, "int16": 127 * 256}
+"""The largest |q|; both bytes of an int16 activation fit an int8."""
+
+_LIMIT8, _LIMIT16 = (np.float32(limit) for limit in LIMITS.values())
+_ROUND = np.float32(3 << 22)
+"""Added to a small number it leaves no room for a fraction: the sum's low bits are the number,
+rounded to nearest, ties to even."""
+_TINY, _0 = np.float32(1e-30), np.float32(0)
+_NONE, _HALF = np.int32(0), np.int32(128)
+_INT8_INT16, _INT4_INT8, _INT4_INT16 = (
+    int(f) for f in (Format.INT8_INT16, Format.INT4_INT8, Format.INT4_INT16)
+)
+
+I8 = NDArray[np.int8]
+I16 = NDArray[np.int16]
+I32 = NDArray[np.int32]
+
+
+@njit(error_model="numpy", boundscheck=False)
+def _size(x: F32, i: int, n: int) -> np.float32:
+    """The largest |x| of x[i : i + n], at least _TINY; NaN if one is."""
+    whole = n // LANES * LANES
+    sizes = same(_NONE, LANES)
+    for k in range(i, i + whole, LANES):
+        sizes = larger_size(sizes, load(x, k))
+    size = largest(sizes)
+    for k in range(i + whole, i + n):
+        v = abs(x[k])
+        if size == size and not v <= size:
+            size = v
+    return _TINY if size < _TINY else size
+
+
+@njit(error_model="numpy", boundscheck=False)
+def _poison(x: F32, i: int, n: int) -> np.float32:
+    """0, or NaN where a number of x[i : i + n] is not finite."""
+    whole = n // LANES * LANES
+    total = splat(_0)
+    for k in range(i, i + whole, LANES):
+        total = fma(load(x, k), splat(_0), total)
+    poison = largest(larger_size(same(_NONE, LANES), total))
+    for k in range(i + whole, i + n):
+        poison += abs(x[k]) * _0
+    return poison
+
+
+@njit(error_model="numpy", boundscheck=False)
+def _round_bytes(
+    x: F32, i: int, n: int, inverse: np.float32, upper: bool, to: I8, at: int, flip: int
+) -> None:
+    """to[at:] = the lower bytes of round(x inverse), or what is then left above them."""
+    for k in range(0, n, LANES):
+        q = bits(fma(load(x, i + k), splat(inverse), splat(_ROUND)))
+        if upper:
+            q = shift(add(q, same(_HALF, LANES)), 8)
+        store_bytes(to, at + k, q, flip)
+
+
+@njit(error_model="numpy", boundscheck=False)
+def _round_shorts(x: F32, i: int, n: int, inverse: np.float32, to: I16, at: int) -> None:
+    """to[at:] = round(x inverse)."""
+    for k in range(0, n, LANES):
+        store_shorts(to, at + k, bits(fma(load(x, i + k), splat(inverse), splat(_ROUND))))
+
+
+@njit(error_model="numpy", boundscheck=False)
+def _sum_groups(x: I8, at: int, groups: int, to: I32, first: int) -> None:
+    """to[first + g] = the sum of the bytes of group g."""
+    for g in range(groups):
+        total = _NONE
+        for k in range(at + g * GROUP, at + (g + 1) * GROUP):
+            total += np.int32(x[k])
+        to[first + g] = total
+
+
+@njit(error_model="numpy", boundscheck=False)
+def quantize(
+    x: F32, i: int, n: int, fixed: np.float32, format: int, s: F32, to: int, bytes8: I8,
+    shorts: I16, words: I32,
+) -> np.float32:  # fmt: skip
+    """Leave x[i : i + n] in the scratch from the word `to` on, as the format's product reads it.
+
+    Returns the unit: that of the range [-fixed, fixed], or of the row's own where fixed is 0. The
+    last three are the scratch as other types.
+    """
+    wide = format in (_INT8_INT16, _INT4_INT16)
+    limit = _LIMIT16 if wide else _LIMIT8
+    size = fixed + _poison(x, i, n) if fixed > 0 else _size(x, i, n)
+    inverse = limit / size
+    if format == _INT8_INT16 and SHORTS:
+        _round_shorts(x, i, n, inverse, shorts, 2 * to)
+        return size / limit
+    grouped = format in (_INT4_INT8, _INT4_INT16)
+    at, each, flip = 4 * to, GROUP if grouped else 4, 0 if grouped else FLIP
+    length = (n + each - 1) // each * each
+    if wide:  # what is written beyond the upper bytes' end, the lower ones then replace
+        _round_bytes(x, i, n, inverse, True, bytes8, at, flip)
+    low = at + length if wide else at
+    _round_bytes(x, i, n, inverse, False, bytes8, low, flip)
+    if grouped:
+        groups = (low - at + length) // GROUP
+        _sum_groups(bytes8, at, groups, words, to + groups * GROUP // 4)
+    return size / limit
