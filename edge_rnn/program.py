@@ -29,7 +29,7 @@ from edge_rnn.graph import (
     dimensions,
     value_widths,
 )
-from edge_rnn.kernels import ADD, BLOCK, FLIP, HALVES, Format, Op, pack, pack_nibbles
+from edge_rnn.kernels import ADD, BLOCK, EACH, FLIP, Format, Op, pack, pack_nibbles
 
 PAD = 16
 """Float32 words that a state vector and a gate are filled up to: the widest vector there is."""
@@ -69,7 +69,7 @@ def _pad_gates(a: NDArray[Any], H: int) -> NDArray[Any]:
 
 
 _FORMATS = {
-    ("float16", "float32"): Format.FLOAT16 if HALVES else Format.FLOAT32,
+    ("float16", "float32"): Format.FLOAT16,
     ("float32", "float32"): Format.FLOAT32,
     ("int8", "float32"): Format.INT8,
     ("int8", "int8"): Format.INT8_INT8,
@@ -165,14 +165,15 @@ class _Assembler:
         if FLIP:
             sums = (FLIP * data.sum(axis=1, dtype=np.int64)).astype(np.int32)
             start = self.put("floats", sums.view(np.float32), BLOCK)
-        return -(-columns // 4), self.put("int8s", pack(data, 4)), start
+        data = np.pad(data, ((0, 0), (0, -columns % EACH)))
+        return data.shape[1] // 4, self.put("int8s", pack(data, 4)), start
 
     def _quantized(self, x: _Vector, format: Format) -> tuple[int, int]:
         """Have x made integers -> (where they begin, where their unit stands), both in scratch."""
         key = (x.at, x.in_state, format)
         if key in self.integers:
             return self.integers[key]
-        each, wide = (GROUP if format in _FOUR_BIT else 4), _INTEGER[format] == "int16"
+        each, wide = (GROUP if format in _FOUR_BIT else EACH), _INTEGER[format] == "int16"
         groups = -(-x.width // each) * (2 if wide else 1)
         words = groups * each // 4 + (groups if format in _FOUR_BIT else 0)
         unit = self.scratch_room(PAD + words + PAD)

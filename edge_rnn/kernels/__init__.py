@@ -10,7 +10,7 @@ from edge_rnn.kernels.cpu import LEVEL
 with compile_cache():
     from edge_rnn.kernels.dots import FLIP
     from edge_rnn.kernels.opcodes import ADD, Op
-    from edge_rnn.kernels.products import BLOCK, Format, pack, pack_nibbles
+    from edge_rnn.kernels.products import BLOCK, EACH, Format, pack, pack_nibbles
     from edge_rnn.kernels.quantizing import LIMITS
     from edge_rnn.kernels.runner import (
         SLOT,
@@ -23,13 +23,11 @@ with compile_cache():
         touch,
     )
 
-HALVES = LEVEL.halves
-
 __all__ = [
     "ADD",
     "BLOCK",
+    "EACH",
     "FLIP",
-    "HALVES",
     "LEVEL",
     "LIMITS",
     "SLOT",

@@ -23,6 +23,7 @@ FLIP = -128 if LEVEL.dot == "vnni" else 0
 """What an activation's byte is combined with, exclusive or, when it meets signed weights."""
 
 _I8, _I16, _I32 = (ir.IntType(bits) for bits in (8, 16, 32))
+_FOUR = ir.VectorType(_I32, 4)
 
 
 def quads(w: I8, i: int, n: int) -> I8:
@@ -40,6 +41,11 @@ def shorts(x: I16, i: int, n: int) -> I16:
     return np.tile(x[i : i + 4], n)
 
 
+def two_quads(x: I8, i: int, n: int) -> tuple[I8, I8]:
+    """`quad` at i and at i + 4."""
+    return quad(x, i, n), quad(x, i + 4, n)
+
+
 def dot4(a: I32, x: I8, w: I8) -> I32:
     """a_j + sum_q x_{4j+q} w_{4j+q}."""
     return (a + (x.astype(np.int32) * w).reshape(-1, 4).sum(axis=1)).astype(np.int32)
@@ -53,6 +59,12 @@ def dot4_nibbles(a: I32, x: I8, w: I8) -> I32:
 def dot2(a: I32, x: I16, w: I8) -> I32:
     """a_j + x_{2j} w_{2j} + x_{2j+1} w_{2j+1} of int16 activations."""
     return (a + (x.astype(np.int32) * w).reshape(-1, 2).sum(axis=1)).astype(np.int32)
+
+
+def dot8(a: I32, x: I8, w: I8, y: I8, v: I8) -> I32:
+    """a_j + x_{2j} w_{2j} + x_{2j+1} w_{2j+1} + y_{2j} v_{2j} + y_{2j+1} v_{2j+1}."""
+    both = x.astype(np.int32) * w + y.astype(np.int32) * v
+    return (a + both.reshape(-1, 2).sum(axis=1)).astype(np.int32)
 
 
 def pair_sums(a: I32) -> I32:
@@ -143,6 +155,20 @@ def _smull(builder: Any, a: Any, x: Any, w: Any) -> Any:
     return builder.add(a, call(builder, "llvm.aarch64.neon.saddlp.v4i32.v8i16", a.type, pairs))
 
 
+def _dot8(builder: Any, a: Any, x: Any, w: Any, y: Any, v: Any) -> Any:
+    """With NEON: two products of 16 bits each are added to one another, then pairs to a."""
+    shorts = ir.VectorType(_I16, 8)
+    smull, parts = "llvm.aarch64.neon.smull.v8i16", []
+    for half in (0, 1):
+        one, other = (
+            call(builder, smull, shorts, _pieces(builder, p, 8)[half], _pieces(builder, q, 8)[half])
+            for p, q in ((x, w), (y, v))
+        )
+        both = builder.add(one, other)
+        parts.append(call(builder, "llvm.aarch64.neon.saddlp.v4i32.v8i16", _FOUR, both))
+    return builder.add(a, _joined(builder, parts))
+
+
 _SIGNED = {
     "vnni": _vnni,
     "maddubs": _maddubs,
@@ -157,21 +183,46 @@ def _nibbles(builder: Any, a: Any, x: Any, w: Any) -> Any:
     return unsigned(builder, a, w, x) if unsigned else _SIGNED(builder, a, x, w)
 
 
+def _cut(builder: Any, one: Any, args: Any, size: int, each: int) -> Any:
+    """one(...) of a register's worth of each vector: `size` sums, and `each` numbers for a sum."""
+    sizes = (size, *[each * size] * (len(args) - 1))
+    parts = (_pieces(builder, v, n) for v, n in zip(args, sizes, strict=True))
+    return _joined(builder, [one(builder, *part) for part in zip(*parts, strict=True)])
+
+
 def _by_register(one: Any, each: int) -> Any:
-    """An intrinsic of long vectors from its meaning on a register's worth of each: sums, and
-    `each` activations and weights for a sum."""
+    """An intrinsic of long vectors from its meaning on a register's worth of each."""
 
     @intrinsic
     def operation(typing: Any, a: Any, x: Any, w: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            size = min(LEVEL.lanes, a.count)
-            sizes = (size, each * size, each * size)
-            cut = (_pieces(builder, v, n) for v, n in zip(args, sizes, strict=True))
-            return _joined(builder, [one(builder, *part) for part in zip(*cut, strict=True)])
+            return _cut(builder, one, args, min(LEVEL.lanes, a.count), each)
 
         return a(a, x, w), generate
 
     return operation
+
+
+@intrinsic
+def _dot8_neon(typing: Any, a: Any, x: Any, w: Any, y: Any, v: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _cut(builder, _dot8, args, 8, 2)
+
+    return a(a, x, w, y, v), generate
+
+
+def _repeated(builder: Any, four: Any, kind: Any) -> Any:
+    """Four numbers, together a word, as often as the vector holds them."""
+    n = kind.llvm.count // 4
+    if LEVEL.dot != "smull":
+        return builder.bitcast(spread(builder, four, n), kind.llvm)
+    # That both halves of a register are alike must stay hidden: LLVM would multiply by the lower
+    # one twice, which takes a move for each upper half of w that `smull2` does without.
+    one = spread(builder, four, LEVEL.lanes)
+    one = builder.asm(ir.FunctionType(one.type, [one.type]), "", "=w,0", [one], False)
+    order = ir.Constant(ir.VectorType(_I32, n), [i % LEVEL.lanes for i in range(n)])
+    undefined = ir.Constant(one.type, ir.Undefined)
+    return builder.bitcast(builder.shuffle_vector(one, undefined, order), kind.llvm)
 
 
 def _repeater(element: str, word: Any) -> Any:
@@ -183,12 +234,36 @@ def _repeater(element: str, word: Any) -> Any:
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             at = address(builder, context, signature.args[0], args[0], args[1], word)
-            four = builder.load(at, align=1)
-            return builder.bitcast(spread(builder, four, constant(n)), kind.llvm)
+            return _repeated(builder, builder.load(at, align=1), kind)
 
         return kind(x, types.intp, n), generate
 
     return repeat
+
+
+@intrinsic(prefer_literal=True)
+def _two_quads(typing: Any, x: Any, i: Any, n: Any) -> Any:
+    kind = Vector("int8", 4 * constant(n))
+    both = types.UniTuple(kind, 2)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if LEVEL.machine == "aarch64":  # one load: the products take their lane of it
+            eight = ir.VectorType(_I32, 2)
+            at = address(builder, context, signature.args[0], args[0], args[1], eight)
+            words = builder.load(at, align=1)
+            fours = [builder.extract_element(words, _I32(k)) for k in (0, 1)]
+        else:
+            places = (args[1], builder.add(args[1], ir.Constant(args[1].type, 4)))
+            fours = [
+                builder.load(
+                    address(builder, context, signature.args[0], args[0], place, _I32), align=1
+                )
+                for place in places
+            ]
+        parts = [_repeated(builder, four, kind) for four in fours]
+        return context.make_tuple(builder, both, parts)
+
+    return both(x, types.intp, n), generate
 
 
 _quads = loader("int8", 4, 1)
@@ -219,9 +294,11 @@ def _pair_sums(typing: Any, a: Any) -> Any:
 lower(quads, lambda w, i, n: _quads(w, i, n))
 lower(quad, lambda x, i, n: _quad(x, i, n))
 lower(shorts, lambda x, i, n: _shorts(x, i, n))
+lower(two_quads, lambda x, i, n: _two_quads(x, i, n))
 lower(dot4, lambda a, x, w: _dot4(a, x, w))
 lower(dot4_nibbles, lambda a, x, w: _dot4_nibbles(a, x, w))
 lower(dot2, lambda a, x, w: _dot2_shorts(a, x, w))
+lower(dot8, lambda a, x, w, y, v: _dot8_neon(a, x, w, y, v))
 lower(pair_sums, lambda a: _pair_sums(a))
 lower(low_nibbles, lambda w: _low_nibbles(w))
 lower(high_nibbles, lambda w: _high_nibbles(w))

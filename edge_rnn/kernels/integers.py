@@ -41,6 +41,11 @@ def add(a: I32, b: I32) -> I32:
     return a + b
 
 
+def joined(a: I32, b: I32) -> I32:
+    """a, then b: one vector of both."""
+    return np.concatenate([a, b])
+
+
 def shift(a: I32, bits: int) -> I32:
     """a >> bits, rounding down."""
     return a >> bits
@@ -134,6 +139,15 @@ def _add(typing: Any, a: Any, b: Any) -> Any:
     return a(a, a), lambda context, builder, signature, args: builder.add(*args)
 
 
+@intrinsic
+def _joined(typing: Any, a: Any, b: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        order = ir.Constant(ir.VectorType(_I32, 2 * a.count), list(range(2 * a.count)))
+        return builder.shuffle_vector(*args, order)
+
+    return Vector("int32", 2 * a.count)(a, a), generate
+
+
 @intrinsic(prefer_literal=True)
 def _shift(typing: Any, a: Any, n: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -189,6 +203,7 @@ lower(ints, lambda a, i, n: _ints(a, i, n))
 lower(same, lambda x, n: _same(x, n))
 lower(to_float, lambda a: _to_float(a))
 lower(add, lambda a, b: _add(a, b))
+lower(joined, lambda a, b: _joined(a, b))
 lower(shift, lambda a, bits: _shift(a, bits))
 lower(low_byte, lambda a: _low_byte(a))
 lower(bits, lambda v: _bits(v))

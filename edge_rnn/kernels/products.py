@@ -21,21 +21,29 @@ from edge_rnn.kernels.dots import (
     dot2,
     dot4,
     dot4_nibbles,
+    dot8,
     high_nibbles,
     low_nibbles,
     pair_sums,
     quad,
     quads,
     shorts,
+    two_quads,
 )
-from edge_rnn.kernels.integers import add, ints, low_byte, same, shift, to_float
+from edge_rnn.kernels.integers import add, ints, joined, low_byte, same, shift, to_float
 from edge_rnn.kernels.simd import fma, load, splat, store
 
 BLOCK = 32
+EACH = 8
+"""Integer activations are filled up to a multiple of it."""
+
 SHORTS = LEVEL.dot in ("maddubs", "pmaddwd")
 """int16 activations are kept as int16, else as bytes: the upper ones, then the lower ones."""
 
-_PAIRS, _QUADS = 2 * BLOCK, 4 * BLOCK
+PAIRED = LEVEL.dot == "smull"
+"""Two quads are multiplied at once, for one row and one block at a time."""
+
+_HALF, _PAIRS, _QUADS = BLOCK // 2, 2 * BLOCK, 4 * BLOCK
 _0, _1, _256, _NONE = np.float32(0), np.float32(1), np.float32(256), np.int32(0)
 
 I8 = NDArray[np.int8]
@@ -124,8 +132,21 @@ def _start(words: I32, at: int) -> I32:
 
 
 @njit(error_model="numpy", boundscheck=False)
+def _paired(w: I8, at: int, K: int, x: I8, r: int) -> I32:
+    """Sums of half a block, which leaves registers for products that wait to be added."""
+    a = same(_NONE, BLOCK)
+    for k in range(r, r + 4 * K, 8):
+        v, u = two_quads(x, k, _HALF)
+        a = dot8(a, v, quads(w, at, _HALF), u, quads(w, at + _QUADS, _HALF))
+        at += 2 * _QUADS
+    return pair_sums(a)
+
+
+@njit(error_model="numpy", boundscheck=False)
 def _dots1(w: I8, at: int, K: int, x: I8, r: int, a: I32) -> I32:
-    """Sums of a block for the row at r, K quads wide."""
+    """Sums of a block for the row at r, K quads wide, K even."""
+    if PAIRED:
+        return joined(_paired(w, at, K, x, r), _paired(w, at + _PAIRS, K, x, r))
     for k in range(r, r + 4 * K, 4):
         a = dot4(a, quad(x, k, BLOCK), quads(w, at, BLOCK))
         at += _QUADS
@@ -136,12 +157,14 @@ def _dots1(w: I8, at: int, K: int, x: I8, r: int, a: I32) -> I32:
 def _dots2(w: I8, at: int, K: int, x: I8, r: int, a: I32, b: I32) -> tuple[I32, I32]:
     """Sums of two blocks for the row at r."""
     second = at + _QUADS * K
-    for k in range(r, r + 4 * K, 4):
-        v = quad(x, k, BLOCK)
+    for k in range(r, r + 4 * K, 8):
+        v, u = two_quads(x, k, BLOCK)
         a = dot4(a, v, quads(w, at, BLOCK))
+        a = dot4(a, u, quads(w, at + _QUADS, BLOCK))
         b = dot4(b, v, quads(w, second, BLOCK))
-        at += _QUADS
-        second += _QUADS
+        b = dot4(b, u, quads(w, second + _QUADS, BLOCK))
+        at += 2 * _QUADS
+        second += 2 * _QUADS
     return a, b
 
 
@@ -181,6 +204,8 @@ def _shorts1(w: I8, at: int, K: int, x: I16, r: int) -> F32:
 @njit(error_model="numpy", boundscheck=False)
 def _bytes1(w: I8, at: int, K: int, x: I8, r: int, a: I32) -> F32:
     """The same where the upper bytes stand at r and the lower ones after them."""
+    if PAIRED:
+        return _from_parts(_dots1(w, at, K, x, r, a), _dots1(w, at, K, x, r + 4 * K, a))
     high = low = a
     for k in range(r, r + 4 * K, 4):
         m = quads(w, at, BLOCK)
@@ -261,29 +286,32 @@ def dots(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, rows: I64) -> None:
     N, K, unit = a[0], a[1], a[8]
     step = 4 * K
     i = 0
-    while i + 2 <= rows.size:
+    while i + 2 <= rows.size and not PAIRED:
         r0, r1 = 4 * (rows[i] + a[2]), 4 * (rows[i + 1] + a[2])
         for n in range(0, N, BLOCK):
             u, v = _dots_rows(w, a[5] + n * step, K, x, r0, r1, _start(words, a[9] + n))
             _finish(to_float(u), a, n, p, y[rows[i] + unit], y, rows[i])
             _finish(to_float(v), a, n, p, y[rows[i + 1] + unit], y, rows[i + 1])
         i += 2
-    if i < rows.size:
+    while i < rows.size:
         _dots_row(a, w, x, p, words, y, rows[i])
+        i += 1
 
 
 @njit(error_model="numpy", boundscheck=False)
 def _dots_row(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, row: int) -> None:
     N, K, r, unit = a[0], a[1], 4 * (row + a[2]), y[row + a[8]]
-    for n in range(0, N - BLOCK, 2 * BLOCK):
+    n = 0
+    while n + 2 * BLOCK <= N and not PAIRED:
         first, second = _start(words, a[9] + n), _start(words, a[9] + n + BLOCK)
         u, v = _dots2(w, a[5] + n * 4 * K, K, x, r, first, second)
         _finish(to_float(u), a, n, p, unit, y, row)
         _finish(to_float(v), a, n + BLOCK, p, unit, y, row)
-    if N % (2 * BLOCK):
-        n = N - BLOCK
+        n += 2 * BLOCK
+    while n < N:
         u = _dots1(w, a[5] + n * 4 * K, K, x, r, _start(words, a[9] + n))
         _finish(to_float(u), a, n, p, unit, y, row)
+        n += BLOCK
 
 
 @njit(error_model="numpy", boundscheck=False)

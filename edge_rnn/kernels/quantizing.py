@@ -22,7 +22,7 @@ from edge_rnn.kernels.integers import (
     store_bytes,
     store_shorts,
 )
-from edge_rnn.kernels.products import SHORTS, Format
+from edge_rnn.kernels.products import EACH, SHORTS, Format
 from edge_rnn.kernels.simd import LANES, fma, load, splat
 
 LIMITS = {"int8": 127, "int16": 127 * 256}
@@ -118,7 +118,7 @@ def quantize(
         _round_shorts(x, i, n, inverse, shorts, 2 * to)
         return size / limit
     grouped = format in (_INT4_INT8, _INT4_INT16)
-    at, each, flip = 4 * to, GROUP if grouped else 4, 0 if grouped else FLIP
+    at, each, flip = 4 * to, GROUP if grouped else EACH, 0 if grouped else FLIP
     length = (n + each - 1) // each * each
     if wide:  # what is written beyond the upper bytes' end, the lower ones then replace
         _round_bytes(x, i, n, inverse, True, bytes8, at, flip)

@@ -129,6 +129,23 @@ def spread(builder: Any, scalar: Any, n: int) -> Any:
     return builder.shuffle_vector(first, undefined, zeros)
 
 
+def _widened(builder: Any, v: Any, floats: Any) -> Any:
+    """Finite float16 numbers, by an instruction or by moving their bits to where float32 has
+    them and multiplying by the difference of the exponents' biases, which is exact."""
+    if LEVEL.halves:
+        return builder.fpext(builder.bitcast(v, ir.VectorType(ir.HalfType(), v.type.count)), floats)
+
+    def all_lanes(kind: Any, x: float) -> Any:
+        return ir.Constant(kind, [x] * floats.count)
+
+    words = ir.VectorType(ir.IntType(32), floats.count)
+    v = builder.zext(v, words)
+    size = builder.shl(builder.and_(v, all_lanes(words, 0x7FFF)), all_lanes(words, 13))
+    size = builder.fmul(builder.bitcast(size, floats), all_lanes(floats, 2.0**112))
+    sign = builder.shl(builder.and_(v, all_lanes(words, 0x8000)), all_lanes(words, 16))
+    return builder.bitcast(builder.or_(builder.bitcast(size, words), sign), floats)
+
+
 @intrinsic(prefer_literal=True)
 def _load(typing: Any, a: Any, i: Any, n: Any) -> Any:
     floats = Vector("float32", constant(n))
@@ -141,8 +158,7 @@ def _load(typing: Any, a: Any, i: Any, n: Any) -> Any:
         if stored == "int8":
             return builder.sitofp(v, floats.llvm)
         if stored == "int16":
-            halves = ir.VectorType(ir.HalfType(), floats.count)
-            return builder.fpext(builder.bitcast(v, halves), floats.llvm)
+            return _widened(builder, v, floats.llvm)
         return v
 
     return floats(a, types.intp, n), generate
