@@ -13,17 +13,26 @@ from edge_rnn.graph import (
     ACTS,
     F32,
     Activation,
+    Add,
+    Concat,
+    Conv1d,
     Dense,
     Embedding,
     Gru,
     Lstm,
     Matrix,
     Model,
+    Multiply,
     Node,
+    Pool,
     Rnn,
     Scale,
+    Schedule,
+    Slice,
     Softmax,
-    dimensions,
+    reads,
+    schedules,
+    value_dimensions,
     value_widths,
 )
 from edge_rnn.kernels.opcodes import ADD, Op
@@ -67,8 +76,15 @@ def _pad_gates(a: NDArray[Any], H: int) -> NDArray[Any]:
 
 @dataclass(slots=True)
 class _Assembler:
-    """Arenas and a row's scratch and state under construction, all in whole vectors."""
+    """Arenas and a row's scratch and state under construction, all in whole vectors.
 
+    `values` are the places of the graph's values, by name; `now` is when the instruction to come
+    runs.
+    """
+
+    widths: dict[str, int]
+    schedules: dict[str, Schedule]
+    now: Schedule = Schedule()
     code: list[int] = field(default_factory=list)
     int8s: list[NDArray[np.int8]] = field(default_factory=list)
     floats: list[F32] = field(default_factory=list)
@@ -80,6 +96,12 @@ class _Assembler:
 
     def emit(self, op: Op, *operands: int) -> None:
         self.code += [op, *operands]
+
+    def at(self, schedule: Schedule) -> None:
+        """What follows runs at these steps."""
+        if schedule != self.now:
+            self.emit(Op.SCHEDULE, *schedule)
+            self.now = schedule
 
     def scratch_room(self, n: int) -> int:
         start = self.scratch
@@ -114,11 +136,24 @@ class _Assembler:
         start = ADD if bias is None else self.put("floats", _pad_gates(bias, H), BLOCK)
         self.emit(op, rows, columns, src, dst, *packed, start)
 
+    def depthwise(self, w: Matrix, b: F32, src: int, dst: int) -> None:
+        """dst = sum_j w_j src_j + b, feature by feature; w (features, taps), src taps of them."""
+        features, taps = w.data.shape
+        full = np.zeros((taps, _round_up(features, PAD)), w.data.dtype)
+        full[:, :features] = w.data.T
+        if w.scale is None:
+            packed = (0, self.put("floats", full.astype(np.float32)), 0)
+        else:
+            packed = (1, self.put("int8s", full), self.put("floats", w.scale, PAD))
+        start = self.put("floats", b, PAD)
+        self.emit(Op.DEPTHWISE, full.shape[1], src, dst, *packed, start, features, taps)
+
 
 def compile_model(model: Model) -> Program:
     """The program of a valid model."""
     widths = value_widths(model)
-    asm = _Assembler()
+    asm = _Assembler(widths, schedules(model))
+    asm.emit(Op.EMIT, *model.schedule)
     column, columns = 0, {}
     for i in model.inputs:
         asm.values[i.name] = asm.scratch_room(i.width)
@@ -126,10 +161,12 @@ def compile_model(model: Model) -> Program:
         columns[i.name] = column
         column += i.width
     for node in model.nodes:
-        dims = dimensions(node, widths[node.input])
+        dims = value_dimensions(node, widths)
         dst = asm.values[node.name] = asm.scratch_room(dims[node.OUTPUT])
+        asm.at(asm.schedules[node.input])
         _assemble(node, asm, dims, asm.values[node.input], dst)
     column = 0
+    asm.at(model.schedule)
     for name in model.outputs:
         asm.emit(Op.STORE, widths[name], asm.values[name], column)
         column += widths[name]
@@ -232,3 +269,56 @@ def _(node: Activation, asm: _Assembler, dims: dict[str, int], src: int, dst: in
 @_assemble.register
 def _(node: Softmax, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
     asm.emit(Op.SOFTMAX, dims["I"], src, dst)
+
+
+@_assemble.register(Add)
+@_assemble.register(Multiply)
+def _(node: Add | Multiply, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
+    op = Op.SUM if isinstance(node, Add) else Op.PRODUCT
+    for name in node.others:
+        asm.emit(op, _round_up(dims["I"], PAD), src, asm.values[name], dst)
+        src = dst
+
+
+@_assemble.register
+def _(node: Concat, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
+    for name in reads(node):
+        width = asm.widths[name]
+        asm.emit(Op.COPY, width, asm.values[name], dst)
+        dst += width
+
+
+@_assemble.register
+def _(node: Slice, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
+    asm.emit(Op.COPY, dims["N"], src + node.start, dst)
+
+
+@_assemble.register
+def _(node: Conv1d, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
+    I, N, groups = dims["I"], dims["N"], node.groups
+    clock = asm.schedules[node.input]
+    ring = asm.state_room(dims["R"])
+    asm.emit(Op.PUSH, I, src, ring, node.window, *clock)
+    asm.at(asm.schedules[node.name])
+    window = (node.window, *clock, I, node.kernel, node.dilation)
+    if groups == I == N:
+        taps = asm.scratch_room(node.kernel * I + PAD)  # the last is read in whole vectors
+        asm.emit(Op.TAPS, I, ring, taps, *window)
+        asm.depthwise(node.w, node.b, taps, dst)
+        asm.emit(Op.ACTIVATE, _round_up(N, PAD), dst, dst, ACTS.index(node.act))
+        return
+    taps, y = asm.scratch_room(dims["K"]), asm.scratch_room(N + BLOCK)
+    i, n = I // groups, N // groups
+    for g in range(groups):  # in order: a product fills whole blocks, over its neighbour's place
+        asm.emit(Op.TAPS, i, ring + g * i, taps, *window)
+        asm.matvec(node.w.rows(g * n, g * n + n), n, taps, y + g * n, node.b[g * n : g * n + n])
+    asm.emit(Op.ACTIVATE, _round_up(N, PAD), y, dst, ACTS.index(node.act))
+
+
+@_assemble.register
+def _(node: Pool, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
+    I, clock = dims["I"], asm.schedules[node.input]
+    ring = asm.state_room(dims["R"])
+    asm.emit(Op.PUSH, I, src, ring, node.kernel, *clock)
+    asm.at(asm.schedules[node.name])
+    asm.emit(Op.POOL, I, ring, dst, node.kernel, *clock, int(node.kind == "average"))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edge_rnn.graph import F32
 from edge_rnn.kernels.cells import copy, gru_after, gru_blend, gru_reset, lstm
 from edge_rnn.kernels.elementwise import activate, softmax
+from edge_rnn.kernels.layers import PLACES, ROW, SCRATCH, STATE, STEP, emit, layer, select_rows
 from edge_rnn.kernels.opcodes import LENGTHS, Op
 from edge_rnn.kernels.products import matvec
 
@@ -52,7 +53,8 @@ _LENGTH = np.array([LENGTHS[op] for op in Op], np.int64)
 _END, _LOAD, _STORE, _COPY_STATE, _MATVEC, _MATVEC_STATE, _ACTIVATE, _SOFTMAX = (
     int(o) for o in list(Op)[:8]
 )
-_SCALE, _EMBED, _RNN, _LSTM, _GRU_AFTER, _GRU_RESET, _GRU_BLEND = (int(o) for o in list(Op)[8:])
+_SCALE, _EMBED, _RNN, _LSTM, _GRU_AFTER, _GRU_RESET, _GRU_BLEND = (int(o) for o in list(Op)[8:15])
+_EMIT, _SCHEDULE = int(Op.EMIT), int(Op.SCHEDULE)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -67,14 +69,16 @@ def step(
     now: float,
     x: F32,
     y: F32,
+    emitted: NDArray[np.uint8],
     scratch: F32,
     places: I64,
 ) -> tuple[int, int, int]:
-    """Step the streams at `slots` (B,) by the rows of x (B, I) into y (B, O).
+    """Step the streams at `slots` (B,) by the rows of x (B, I) into y (B, O); `emitted` (B,), or
+    empty, tells which rows have an output, the others being NaN.
 
     Rows go through the program in chunks of up to len(scratch) rows, no stream twice in one, so
-    that a slot that stands more than once is stepped in order. `places` (2, rows) is room for
-    where the rows' scratch and state begin. Returns (status, row, column); unless status is OK
+    that a slot that stands more than once is stepped in order. `places` (2 PLACES,
+    rows) is room for what is known of each row. Returns (status, row, column); unless status is OK
     nothing was stepped.
     """
     status, row, column = _check(table, slots, vocabularies, x)
@@ -91,6 +95,7 @@ def step(
                 places[:, :n],
                 x[b : b + n],
                 y[b : b + n],
+                emitted[b : b + n],
             )
             for i in range(b, b + n):
                 table[slots[i] & 0xFFFFFFFF]["steps"] += 1
@@ -162,7 +167,7 @@ def _touch(table: NDArray[Any], slot: int, now: float) -> None:
 def _gather(
     table: NDArray[Any], slots: I64, state_width: int, scratch_width: int, places: I64
 ) -> int:
-    """How many of the next rows make a chunk; fills in where their scratch and state begin."""
+    """How many of the next rows make a chunk; fills in what is known of each."""
     sentinel = table.size - 1
     table[sentinel]["chunk"] += 1
     chunk = table[sentinel]["chunk"]
@@ -172,8 +177,10 @@ def _gather(
         if table[slot]["chunk"] == chunk:
             break
         table[slot]["chunk"] = chunk
-        places[0, n] = n * scratch_width
-        places[1, n] = slot * state_width
+        places[SCRATCH, n] = n * scratch_width
+        places[STATE, n] = slot * state_width
+        places[STEP, n] = table[slot]["steps"]
+        places[ROW, n] = n
         n += 1
     return n
 
@@ -205,27 +212,44 @@ def _product(a: I64, int8s: I8, p: F32, x: F32, rows_x: I64, s: F32, rows: I64) 
 
 
 @njit(error_model="numpy", boundscheck=False)
-def _run(code: I64, int8s: I8, floats: F32, h: F32, s: F32, places: I64, x: F32, y: F32) -> None:
-    """Run the program once over a chunk, instruction by instruction, each over all rows."""
-    pc = 0
+def _run(
+    code: I64,
+    int8s: I8,
+    floats: F32,
+    h: F32,
+    s: F32,
+    places: I64,
+    x: F32,
+    y: F32,
+    emitted: NDArray[np.uint8],
+) -> None:
+    """Run the program once over a chunk, instruction by instruction, each over all rows that are
+    scheduled."""
+    pc, rows = 0, places[:PLACES]
     while code[pc] != _END:
         op = code[pc]
         a = code[pc + 1 : pc + 1 + _LENGTH[op]]
         if op == _MATVEC:
-            _product(a, int8s, floats, s, places[0], s, places[0])
+            _product(a, int8s, floats, s, rows[SCRATCH], s, rows[SCRATCH])
         elif op == _MATVEC_STATE:
-            _product(a, int8s, floats, h, places[1], s, places[0])
+            _product(a, int8s, floats, h, rows[STATE], s, rows[SCRATCH])
+        elif op == _SCHEDULE:
+            rows = places[PLACES:, : select_rows(places, a[0], a[1])]
+        elif op == _EMIT:
+            emit(places, a[0], a[1], y, emitted)
         else:
-            for i in range(places.shape[1]):
-                _row(op, a, int8s, floats, h, places[1, i], s, places[0, i], x[i], y[i])
+            for i in range(rows.shape[1]):
+                r, t, step, row = rows[SCRATCH, i], rows[STATE, i], rows[STEP, i], rows[ROW, i]
+                _row(op, a, int8s, floats, h, t, s, r, x[row], y[row], step)
         pc += 1 + _LENGTH[op]
 
 
 @njit(error_model="numpy", boundscheck=False)
 def _row(
-    op: int, a: I64, int8s: I8, p: F32, h: F32, t: int, s: F32, r: int, x: F32, y: F32
+    op: int, a: I64, int8s: I8, p: F32, h: F32, t: int, s: F32, r: int, x: F32, y: F32, step: int
 ) -> None:
-    """One instruction for one row, whose state begins at h[t] and whose scratch at s[r]."""
+    """One instruction for one row at this step of its stream, whose state begins at h[t] and whose
+    scratch at s[r]."""
     n = a[0]
     if op == _LOAD:
         copy(x, a[1], s, r + a[2], n)
@@ -254,3 +278,5 @@ def _row(
         gru_reset(s, r + a[1], h, t + a[2], r + a[3], n, a[4])
     elif op == _GRU_BLEND:
         gru_blend(s, r + a[1], h, t + a[2], n, a[3])
+    else:
+        layer(op, a, int8s, p, h, t, s, r, step)
