@@ -91,7 +91,7 @@ class _Assembler:
     sizes: dict[str, int] = field(default_factory=lambda: {"int8s": 0, "floats": 0})
     scratch: int = 0
     state: int = 0
-    words: list[int] = field(default_factory=list)
+    words: list[NDArray[np.int64]] = field(default_factory=list)
     values: dict[str, int] = field(default_factory=dict)
 
     def emit(self, op: Op, *operands: int) -> None:
@@ -110,7 +110,7 @@ class _Assembler:
 
     def state_room(self, n: int) -> int:
         start = self.state
-        self.words += range(start, start + n)
+        self.words.append(np.arange(start, start + n))
         self.state += _round_up(n, PAD)
         return start
 
@@ -186,7 +186,7 @@ def _link(asm: _Assembler, model: Model, columns: dict[str, int], output_width: 
         input_width=model.input_width,
         output_width=output_width,
         state_width=asm.state,
-        state_words=np.array(asm.words, np.int64),
+        state_words=np.concatenate([np.zeros(0, np.int64), *asm.words]),
         scratch_width=asm.scratch,
     )
 

@@ -23,6 +23,7 @@ def cases() -> Iterator[tuple[str, Model, np.ndarray]]:
     """(name, model, inputs (T, I)) of every node, format, activation and the demo's model."""
     for weights in FORMATS:
         yield f"stack {weights}", models.stack(weights), models.inputs(200)
+        yield f"strided {weights}", models.strided(weights), models.inputs(200)
         for kind in models.NODES:
             yield f"{kind} {weights}", models.single(kind, weights), models.inputs(60)
     ramp = np.linspace(-20, 20, 5000, dtype=np.float32)[:, None]
