@@ -146,6 +146,7 @@ class Pipeline:
         self.routes = Routes(spec.topics, spec.stream, spec.output)
         self._decoder = spec.decoder(model)
         self._encoder = Encoder(model.classes, probabilities=model.output_is_probability)
+        self._widths = model.input_width, model.output_width
         self._now = 0.0
         self._session = Session(
             model,
@@ -268,9 +269,9 @@ class Pipeline:
 
     def _stepped(self, streams: list[str], x: list[list[float]]) -> _Batch:
         batch = _Batch(
-            np.empty((len(x), self.model.output_width), np.float32), np.empty(len(x), np.bool_)
+            np.empty((len(x), self._widths[1]), np.float32), np.empty(len(x), np.bool_)
         )
-        rows = np.array(x, np.float32).reshape(len(x), self.model.input_width)
+        rows = np.array(x, np.float32).reshape(len(x), self._widths[0])
         self._session.step_slots(self._session.slots(streams), rows, batch.y, batch.emitted)
         return batch
 
