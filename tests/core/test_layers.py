@@ -225,17 +225,12 @@ def test_any_chunking_equals_the_whole(cuts: list[int]) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    st.lists(st.integers(0, 4), min_size=1, max_size=150),
-    st.integers(1, 40),
-    st.sampled_from([1, 2, 3, 5, 256]),
-)
-def test_interleaved_streams_equal_separate_ones(
-    order: list[int], batch: int, max_batch: int
-) -> None:
+@given(st.integers(0, 1 << 30), st.integers(1, 40), st.sampled_from([1, 2, 3, 5, 256]))
+def test_interleaved_streams_equal_separate_ones(seed: int, batch: int, max_batch: int) -> None:
     """Streams at different steps of a stride in one chunk, so that only some of its rows run."""
-    session, x = Session(STRIDED, max_batch=max_batch), models.inputs(150)
-    alone = {s: Session(STRIDED).step(["a"] * 150, x * (s + 1)) for s in set(order)}
+    order = np.random.default_rng(seed).integers(0, 5, 200).tolist()
+    session, x = Session(STRIDED, max_batch=max_batch), models.inputs(200)
+    alone = {s: Session(STRIDED).step(["a"] * 200, x * (s + 1)) for s in set(order)}
     rows = [(s, order[:k].count(s)) for k, s in enumerate(order)]
     for k in range(0, len(rows), batch):
         part = rows[k : k + batch]
@@ -318,13 +313,16 @@ def test_the_same_bits_with_the_jit_off() -> None:
 
 
 def every_layers_bits() -> bytes:
-    """Of a few steps of two streams, in the two forms of weights that kernels read."""
+    """Of a few steps of three streams, in the two forms of weights that kernels read.
+
+    With the JIT off a vector that reaches beyond an array is an error: no row is spare here.
+    """
     kinds = [kind for kind in models.NODES if kind.startswith(LAYERS)]
     cases = [models.single(kind, w) for kind in kinds for w in ("float32", "int8")]
     streams = ["a", "b", "a", "a", "c", "b", "a", "a", "b"]
     parts = []
     for model in [*cases, models.strided("int8")]:
-        session = Session(model, capacity=4)
+        session = Session(model, capacity=3)
         parts += [session.step(streams, models.inputs(9)), session.step(streams, models.inputs(9))]
     return b"".join(y.tobytes() for y in parts)
 

@@ -156,8 +156,8 @@ def test_a_stream_without_an_output_yet_is_saved_and_continues(strided_model, sp
 
 @pytest.mark.parametrize("places", [[], [60], [64], [65], [66, 67], [10, 65, 80]])
 def test_a_stream_that_diverges_between_outputs_starts_anew_at_the_next(diverging_model, places):
-    """The cell overflows at step 64, counted from 0; the window of 3 is read at 62 and at 65."""
-    pool = Pool("p", "r", "max", 3, 3)
+    """The cell overflows at step 64, counted from 0, and is read at 63 and at 66."""
+    pool = Pool("p", "r", "max", 1, 3)
     model = replace(diverging_model, nodes=(*diverging_model.nodes, pool), outputs=("p",))
     pipeline = Pipeline(model, Spec(topics=["in/{d}"], output="out/{d}", fields=["$"]))
     messages = [(f"in/{d}", b"1") for _ in range(73) for d in "ab"]
@@ -166,10 +166,10 @@ def test_a_stream_that_diverges_between_outputs_starts_anew_at_the_next(divergin
     answers = [(p.stream, p.n, p.payload) for r in results for p in r.predictions]
     a = [x for x in answers if x[0] == "a"]
     assert [r.reason for result in results for r in result.rejected] == ["diverged"]
-    assert [n for _, n, _ in a] == [*range(3, 64, 3), 3, 6]
-    assert [p for _, _, p in a[21:]] == [p for _, _, p in a[:2]]
-    assert [n for s, n, _ in answers if s == "b"] == list(range(3, 21, 3))
-    assert {s.stream: s.steps for s in pipeline.changes().states} == {"a": 7, "b": 20}
+    assert [n for _, n, _ in a] == [*range(1, 65, 3), 1, 4]
+    assert [p for _, _, p in a[22:]] == [p for _, _, p in a[:2]]
+    assert [n for s, n, _ in answers if s == "b"] == list(range(1, 21, 3))
+    assert {s.stream: s.steps for s in pipeline.changes().states} == {"a": 6, "b": 20}
 
 
 def test_eviction_is_reported_and_forgotten_in_the_journal(model, spec, samples):
