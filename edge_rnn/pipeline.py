@@ -268,9 +268,7 @@ class Pipeline:
             batch.y[places], batch.emitted[places] = again.y, again.emitted
 
     def _stepped(self, streams: list[str], x: list[list[float]]) -> _Batch:
-        batch = _Batch(
-            np.empty((len(x), self._widths[1]), np.float32), np.empty(len(x), np.bool_)
-        )
+        batch = _Batch(np.empty((len(x), self._widths[1]), np.float32), np.empty(len(x), np.bool_))
         rows = np.array(x, np.float32).reshape(len(x), self._widths[0])
         self._session.step_slots(self._session.slots(streams), rows, batch.y, batch.emitted)
         return batch

@@ -35,6 +35,7 @@ from edge_rnn.graph import (
     output_digest,
 )
 from tests.core import models
+from tests.core.test_modelfile import edit_model, put
 from tests.golden import torch_layers
 
 ROOT = Path(__file__).parents[2]
@@ -354,6 +355,65 @@ def test_a_probe_holds_the_steps_that_have_an_output(tmp_path: Path) -> None:
         bad = dataclasses.replace(good, probe=Probe(x[:steps], rows, output_digest(rows)))
         with pytest.raises(edge_rnn.errors.ModelError, match="probe output has shape"):
             edge_rnn.save(bad, tmp_path / "bad.ernn")
+
+
+@pytest.fixture(scope="module")
+def strided_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("strided") / "m.ernn"
+    edge_rnn.save(STRIDED, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "text"),
+    [
+        ("nodes/0/kernel", "3", "Expected `int`, got `str`"),
+        ("nodes/0/kernel", 2.5, "Expected `int`, got `float`"),
+        ("nodes/0/kernel", True, "Expected `int`, got `bool`"),
+        ("nodes/0/kernel", 4, "'wide': w has shape .7, 15., expected .N, K. with I=5, K=20"),
+        ("nodes/0/stride", 0, "'wide': stride is 0, allowed: int from 1 to 1048576"),
+        ("nodes/0/dilation", 1 << 20, "a stream's state has 10485"),
+        ("nodes/0/padding", "same", "Invalid enum value 'same'"),
+        ("nodes/0/groups", 1 << 65, "groups is 36893488147419103232, allowed|out of range"),
+        ("nodes/2/others", "local", "Expected `array`, got `str`"),
+        ("nodes/2/others", [1], "Expected `str`, got `int`"),
+        ("nodes/2/others", [], "others is empty"),
+        ("nodes/2/others", ["behind"], "'residual' reads 'behind', which comes after it"),
+        ("nodes/3/kind", "min", "Invalid enum value 'min'"),
+        ("nodes/6/stop", 99, "'left': slice 0 to 99 of a value 14 wide"),
+        (
+            "nodes/9/others",
+            ["residual"],
+            "'gated' reads 'left', there at steps 7, 13, ",
+        ),
+        ("outputs", ["all", "x"], "the model's outputs are 'all', there at steps 7, .*, and 'x'"),
+    ],
+)
+def test_a_hostile_description_is_refused(
+    place: str, value: object, text: str, strided_file: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "hostile.ernn"
+    path.write_bytes(edit_model(put(place, value))(strided_file))
+    with pytest.raises(edge_rnn.errors.ModelFileError, match=f"hostile.ernn: .*({text})"):
+        edge_rnn.load(path)
+
+
+@settings(max_examples=300, deadline=None)
+@given(changes=st.lists(st.tuples(st.floats(0, 1), st.sampled_from(b"0123459,e-")), min_size=1))
+def test_changed_numbers_load_or_are_refused(changes, strided_file: Path) -> None:
+    blob = bytearray(strided_file.read_bytes())
+    end = blob.index(b"outputs")
+    digits = [i for i in range(blob.index(b"inputs"), end) if blob[i : i + 1].isdigit()]
+    for place, value in changes[:3]:
+        blob[digits[int(place * (len(digits) - 1))]] = value
+    path = strided_file.with_name("changed.ernn")
+    path.write_bytes(blob)
+    try:
+        model = edge_rnn.load(path)
+    except edge_rnn.errors.ModelFileError:
+        return
+    x = models.inputs(30, model.input_width)
+    close(model, x)
 
 
 def test_the_digest_tells_what_is_read_and_chosen() -> None:
