@@ -25,6 +25,7 @@ from edge_rnn.graph import (
     Probe,
     Provenance,
     attributes,
+    reads,
     tensors,
 )
 from edge_rnn.validation import validate
@@ -93,9 +94,7 @@ def _describe(model: Model) -> str:
     description = {
         "version": VERSION,
         "inputs": [asdict(i) for i in model.inputs],
-        "nodes": [
-            {"op": n.OP, "name": n.name, "input": n.input, **attributes(n)} for n in model.nodes
-        ],
+        "nodes": [{"op": n.OP, "name": n.name, **_reads(n), **attributes(n)} for n in model.nodes],
         "outputs": model.outputs,
         "features": [asdict(f) for f in model.features],
         "targets": [asdict(f) for f in model.targets],
@@ -105,6 +104,11 @@ def _describe(model: Model) -> str:
         "probe": probe,
     }
     return msgspec.json.encode(description).decode()
+
+
+def _reads(node: Node) -> dict[str, Any]:
+    first, *others = reads(node)
+    return {"input": first, "others": others} if hasattr(node, "others") else {"input": first}
 
 
 def _collect(model: Model) -> dict[str, NDArray[Any]]:

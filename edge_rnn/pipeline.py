@@ -120,6 +120,20 @@ class _Row:
     sample: Sample
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Batch:
+    """The outputs y (B, O) of some rows, and which of them have one."""
+
+    y: F32
+    emitted: NDArray[np.bool_]
+
+    @property
+    def diverged(self) -> NDArray[np.bool_]:
+        """Which rows have an output that is not finite."""
+        finite: NDArray[np.bool_] = np.all(np.isfinite(self.y), axis=1)
+        return self.emitted & ~finite
+
+
 class Pipeline:
     """Steps each message's stream and answers with its prediction.
 
@@ -132,6 +146,7 @@ class Pipeline:
         self.routes = Routes(spec.topics, spec.stream, spec.output)
         self._decoder = spec.decoder(model)
         self._encoder = Encoder(model.classes, probabilities=model.output_is_probability)
+        self._widths = model.input_width, model.output_width
         self._now = 0.0
         self._session = Session(
             model,
@@ -159,15 +174,16 @@ class Pipeline:
     def feed(self, messages: Sequence[Message], now: float) -> Result:
         """Answer a batch. `now` in seconds of a monotonic clock, for idle streams.
 
-        A message that can't be used changes nothing and is in the result's `rejected`.
+        A message that can't be used changes nothing and is in the result's `rejected`; one at whose
+        step the model has no output (see `Model.schedule`) steps its stream and is in neither list.
         """
         self._now = now
         result = Result()
         rows = [row for m in messages if (row := self._read(m, result)) is not None]
         for row, n, values in self._advance(rows):
-            if n:
+            if n and values:
                 result.predictions.append(self._answer(row, n, values))
-            else:
+            elif not n:
                 detail = "the prediction is not finite; the stream starts anew"
                 result.rejected.append(Rejected(row.message, "diverged", detail, row.route.pattern))
         result.evictions.extend(self._take_evictions())
@@ -217,16 +233,18 @@ class Pipeline:
             return None
 
     def _advance(self, rows: list[_Row]) -> Iterator[tuple[_Row, int, list[float]]]:
-        """Step all rows in order -> (row, its stream's step number or 0 if it diverged, y)."""
+        """Step all rows in order -> (row, its stream's step number or 0 if it diverged, y or
+        nothing)."""
         for chunk in [rows] if self._fits(rows) else [[row] for row in rows]:
             streams = [row.route.stream for row in chunk]
-            y, finite = self._step(streams, [row.sample.features for row in chunk])
+            batch = self._step(streams, [row.sample.features for row in chunk])
             self._dirty.update(streams)
             self._forgotten.difference_update(streams)
-            for row, values, good in zip(chunk, y.tolist(), finite, strict=True):
-                n = self._steps.get(row.route.stream, 0) + 1 if good else 0
+            columns = (batch.y.tolist(), batch.emitted.tolist(), batch.diverged.tolist())
+            for row, values, emitted, diverged in zip(chunk, *columns, strict=True):
+                n = 0 if diverged else self._steps.get(row.route.stream, 0) + 1
                 self._steps[row.route.stream] = n
-                yield row, n, values
+                yield row, n, values if emitted else []
 
     def _fits(self, rows: list[_Row]) -> bool:
         """False when the batch makes the session evict for room: whom depends on the order, so
@@ -234,24 +252,26 @@ class Pipeline:
         new = {row.route.stream for row in rows}.difference(self._steps)
         return len(self._steps) + len(new) <= self.spec.capacity
 
-    def _step(self, streams: list[str], x: list[list[float]]) -> tuple[F32, list[bool]]:
-        """y (B, O) and which of its rows are finite; a stream restarts after one that is not."""
-        if not streams:
-            return np.empty((0, 0), np.float32), []
-        y = self._session.step(streams, x)
-        if np.isfinite(y).all():
-            return y, [True] * len(y)
-        for stream in {streams[i] for i in np.flatnonzero(~_finite(y))}:
-            self._restart(stream, [i for i, s in enumerate(streams) if s == stream], x, y)
-        return y, _finite(y).tolist()
+    def _step(self, streams: list[str], x: list[list[float]]) -> _Batch:
+        """Step the rows of x (B, I) in order; a stream restarts after a row that diverged."""
+        batch = self._stepped(streams, x)
+        for stream in {streams[i] for i in np.flatnonzero(batch.diverged)}:
+            self._restart(stream, [i for i, s in enumerate(streams) if s == stream], x, batch)
+        return batch
 
-    def _restart(self, stream: str, places: list[int], x: list[list[float]], y: F32) -> None:
+    def _restart(self, stream: str, places: list[int], x: list[list[float]], batch: _Batch) -> None:
         """Step again, from the initial state, the rows that came after one that diverged."""
-        while (bad := np.flatnonzero(~_finite(y[places]))).size:
+        while (bad := np.flatnonzero(batch.diverged[places])).size:
             self._session.reset(stream)
             places = places[bad[0] + 1 :]
-            if places:
-                y[places] = self._session.step([stream] * len(places), [x[i] for i in places])
+            again = self._stepped([stream] * len(places), [x[i] for i in places])
+            batch.y[places], batch.emitted[places] = again.y, again.emitted
+
+    def _stepped(self, streams: list[str], x: list[list[float]]) -> _Batch:
+        batch = _Batch(np.empty((len(x), self._widths[1]), np.float32), np.empty(len(x), np.bool_))
+        rows = np.array(x, np.float32).reshape(len(x), self._widths[0])
+        self._session.step_slots(self._session.slots(streams), rows, batch.y, batch.emitted)
+        return batch
 
     def _answer(self, row: _Row, n: int, values: list[float]) -> Outgoing:
         stream = row.route.stream
@@ -268,9 +288,3 @@ class Pipeline:
     def _take_evictions(self) -> list[Eviction]:
         taken, self._evictions = self._evictions, []
         return taken
-
-
-def _finite(y: F32) -> NDArray[np.bool_]:
-    """Which rows of y (B, O) hold finite numbers only."""
-    rows: NDArray[np.bool_] = np.all(np.isfinite(y), axis=1)
-    return rows

@@ -14,19 +14,28 @@ from edge_rnn.graph import (
     F32,
     GROUP,
     Activation,
+    Add,
+    Concat,
+    Conv1d,
     Dense,
     Embedding,
     Gru,
     Lstm,
     Matrix,
     Model,
+    Multiply,
     Node,
+    Pool,
     Rnn,
     Scale,
+    Schedule,
+    Slice,
     Softmax,
     bound,
     bounds,
-    dimensions,
+    reads,
+    schedules,
+    value_dimensions,
     value_widths,
 )
 from edge_rnn.kernels import ADD, BLOCK, EACH, FLIP, Format, Op, pack, pack_nibbles
@@ -94,8 +103,15 @@ class _Vector:
 
 @dataclass(slots=True)
 class _Assembler:
-    """Arenas and a row's scratch and state under construction, all in whole vectors."""
+    """Arenas and a row's scratch and state under construction, all in whole vectors.
 
+    `values` are the places of the graph's values, by name; `now` is when the instruction to come
+    runs.
+    """
+
+    widths: dict[str, int]
+    schedules: dict[str, Schedule]
+    now: Schedule = Schedule()
     code: list[int] = field(default_factory=list)
     int8s: list[NDArray[np.int8]] = field(default_factory=list)
     halves: list[NDArray[np.int16]] = field(default_factory=list)
@@ -103,12 +119,18 @@ class _Assembler:
     sizes: dict[str, int] = field(default_factory=lambda: {"int8s": 0, "halves": 0, "floats": 0})
     scratch: int = 0
     state: int = 0
-    words: list[int] = field(default_factory=list)
+    words: list[NDArray[np.int64]] = field(default_factory=list)
     values: dict[str, int] = field(default_factory=dict)
     integers: dict[tuple[int, bool, Format], tuple[int, int]] = field(default_factory=dict)
 
     def emit(self, op: Op, *operands: int) -> None:
         self.code += [op, *operands]
+
+    def at(self, schedule: Schedule) -> None:
+        """What follows runs at these steps."""
+        if schedule != self.now:
+            self.emit(Op.SCHEDULE, *schedule)
+            self.now = schedule
 
     def scratch_room(self, n: int) -> int:
         start = self.scratch
@@ -117,7 +139,7 @@ class _Assembler:
 
     def state_room(self, n: int) -> int:
         start = self.state
-        self.words += range(start, start + n)
+        self.words.append(np.arange(start, start + n))
         self.state += _round_up(n, PAD)
         return start
 
@@ -183,11 +205,24 @@ class _Assembler:
         self.integers[key] = unit + PAD, unit
         return self.integers[key]
 
+    def depthwise(self, w: Matrix, b: F32, src: int, dst: int) -> None:
+        """dst = sum_j w_j src_j + b, feature by feature; w (features, taps), src taps of them."""
+        features, taps = w.data.shape
+        full = np.zeros((taps, _round_up(features, PAD)), w.data.dtype)
+        full[:, :features] = w.data.T
+        if w.scale is None:
+            packed = (0, self.put("floats", full.astype(np.float32)), 0)
+        else:
+            packed = (1, self.put("int8s", full), self.put("floats", w.scale, PAD))
+        start = self.put("floats", b, PAD)
+        self.emit(Op.DEPTHWISE, full.shape[1], src, dst, *packed, start, features, taps)
+
 
 def compile_model(model: Model) -> Program:
     """The program of a valid model."""
     widths, limits = value_widths(model), bounds(model)
-    asm = _Assembler()
+    asm = _Assembler(widths, schedules(model))
+    asm.emit(Op.EMIT, *model.schedule)
     column, columns = 0, {}
     for i in model.inputs:
         asm.values[i.name] = asm.scratch_room(i.width)
@@ -195,11 +230,13 @@ def compile_model(model: Model) -> Program:
         columns[i.name] = column
         column += i.width
     for node in model.nodes:
-        dims = dimensions(node, widths[node.input])
+        dims = value_dimensions(node, widths)
         dst = asm.values[node.name] = asm.scratch_room(dims[node.OUTPUT])
+        asm.at(asm.schedules[node.input])
         x = _Vector(asm.values[node.input], widths[node.input], limits[node.input])
         _assemble(node, asm, dims, x, dst)
     column = 0
+    asm.at(model.schedule)
     for name in model.outputs:
         asm.emit(Op.STORE, widths[name], asm.values[name], column)
         column += widths[name]
@@ -220,7 +257,7 @@ def _link(asm: _Assembler, model: Model, columns: dict[str, int], output_width: 
         input_width=model.input_width,
         output_width=output_width,
         state_width=asm.state,
-        state_words=np.array(asm.words, np.int64),
+        state_words=np.concatenate([np.zeros(0, np.int64), *asm.words]),
         scratch_width=asm.scratch,
     )
 
@@ -305,3 +342,58 @@ def _(node: Activation, asm: _Assembler, dims: dict[str, int], x: _Vector, dst: 
 @_assemble.register
 def _(node: Softmax, asm: _Assembler, dims: dict[str, int], x: _Vector, dst: int) -> None:
     asm.emit(Op.SOFTMAX, dims["I"], x.at, dst)
+
+
+@_assemble.register(Add)
+@_assemble.register(Multiply)
+def _(node: Add | Multiply, asm: _Assembler, dims: dict[str, int], x: _Vector, dst: int) -> None:
+    op = Op.SUM if isinstance(node, Add) else Op.PRODUCT
+    src = x.at
+    for name in node.others:
+        asm.emit(op, _round_up(dims["I"], PAD), src, asm.values[name], dst)
+        src = dst
+
+
+@_assemble.register
+def _(node: Concat, asm: _Assembler, dims: dict[str, int], x: _Vector, dst: int) -> None:
+    for name in reads(node):
+        width = asm.widths[name]
+        asm.emit(Op.COPY, width, asm.values[name], dst)
+        dst += width
+
+
+@_assemble.register
+def _(node: Slice, asm: _Assembler, dims: dict[str, int], x: _Vector, dst: int) -> None:
+    asm.emit(Op.COPY, dims["N"], x.at + node.start, dst)
+
+
+@_assemble.register
+def _(node: Conv1d, asm: _Assembler, dims: dict[str, int], x: _Vector, dst: int) -> None:
+    I, N, groups = dims["I"], dims["N"], node.groups
+    clock = asm.schedules[node.input]
+    ring = asm.state_room(dims["R"])
+    asm.emit(Op.PUSH, I, x.at, ring, node.window, *clock)
+    asm.at(asm.schedules[node.name])
+    window = (node.window, *clock, I, node.kernel, node.dilation)
+    if node.depthwise:
+        taps = asm.scratch_room(node.kernel * I + PAD)  # the last is read in whole vectors
+        asm.emit(Op.TAPS, I, ring, taps, *window)
+        asm.depthwise(node.w, node.b, taps, dst)
+        asm.emit(Op.ACTIVATE, _round_up(N, PAD), dst, dst, ACTS.index(node.act))
+        return
+    y, i, n = asm.scratch_room(N + BLOCK), I // groups, N // groups
+    for g in range(groups):  # in order: a product fills whole blocks, over its neighbour's place
+        seen = _Vector(asm.scratch_room(dims["K"]), dims["K"], x.bound)
+        asm.emit(Op.TAPS, i, ring + g * i, seen.at, *window)
+        w, b = node.w.rows(g * n, g * n + n), node.b[g * n : g * n + n]
+        asm.matvec(w, n, seen, y + g * n, b, node.activations)
+    asm.emit(Op.ACTIVATE, _round_up(N, PAD), y, dst, ACTS.index(node.act))
+
+
+@_assemble.register
+def _(node: Pool, asm: _Assembler, dims: dict[str, int], x: _Vector, dst: int) -> None:
+    I, clock = dims["I"], asm.schedules[node.input]
+    ring = asm.state_room(dims["R"])
+    asm.emit(Op.PUSH, I, x.at, ring, node.kernel, *clock)
+    asm.at(asm.schedules[node.name])
+    asm.emit(Op.POOL, I, ring, dst, node.kernel, *clock, int(node.kind == "average"))

@@ -13,24 +13,34 @@ from numpy.typing import ArrayLike, NDArray
 
 from edge_rnn.graph import (
     Activation,
+    Add,
+    Concat,
+    Conv1d,
     Dense,
     Embedding,
     Gru,
     Lstm,
     Model,
+    Multiply,
     Node,
+    Pool,
     Rnn,
     Scale,
+    Slice,
     Softmax,
     bound,
     bounds,
+    reads,
 )
 
 F64: TypeAlias = NDArray[np.float64]
 
 
 def run(model: Model, x: ArrayLike) -> F64:
-    """The model's outputs (T, O) for one stream's inputs x (T, I), from the initial state."""
+    """The model's outputs (n, O) for one stream's inputs x (T, I), from the initial state.
+
+    A value has a row for each step at which it is there: n is T where that is every step.
+    """
     columns = np.asarray(x, np.float64)
     values: dict[str, F64] = {}
     start = 0
@@ -39,7 +49,8 @@ def run(model: Model, x: ArrayLike) -> F64:
         start += i.width
     ranges = bounds(model)
     for node in model.nodes:
-        values[node.name] = forward(node, values[node.input], ranges[node.input])
+        read = [values[name] for name in reads(node)]
+        values[node.name] = forward(node, *read, limit=ranges[node.input])
     return np.concatenate([values[name] for name in model.outputs], axis=1)
 
 
@@ -78,16 +89,17 @@ def rounded(x: F64, activations: str, limit: float = 0.0) -> F64:
 
 
 @singledispatch
-def forward(node: Node, x: F64, limit: float = 0.0) -> F64:
-    """One node over a whole sequence, x (T, I) -> (T, width), from the initial state.
+def forward(node: Node, x: F64, *others: F64, limit: float = 0.0) -> F64:
+    """One node over a whole sequence, x (T, I) -> (n, width), from the initial state.
 
-    `limit` is the size that x can't exceed, 0 if unknown.
+    T counts the rows of what it reads, n those of what it makes; `limit` is the size that x can't
+    exceed, 0 if unknown.
     """
     raise NotImplementedError(node.OP)
 
 
 @forward.register
-def _(node: Rnn, x: F64, limit: float = 0.0) -> F64:
+def _(node: Rnn, x: F64, *, limit: float = 0.0) -> F64:
     w, u = node.w.float64(), node.u.float64()
     h, x = np.zeros(len(u)), rounded(x, node.activations, limit)
     steps = []
@@ -98,7 +110,7 @@ def _(node: Rnn, x: F64, limit: float = 0.0) -> F64:
 
 
 @forward.register
-def _(node: Lstm, x: F64, limit: float = 0.0) -> F64:
+def _(node: Lstm, x: F64, *, limit: float = 0.0) -> F64:
     w, u = node.w.float64(), node.u.float64()
     H = u.shape[1]
     h, c, x = np.zeros(H), np.zeros(H), rounded(x, node.activations, limit)
@@ -114,7 +126,7 @@ def _(node: Lstm, x: F64, limit: float = 0.0) -> F64:
 
 
 @forward.register
-def _(node: Gru, x: F64, limit: float = 0.0) -> F64:
+def _(node: Gru, x: F64, *, limit: float = 0.0) -> F64:
     H = node.u.data.shape[1]
     wz, wr, wn = node.w.float64().reshape(3, H, -1)
     uz, ur, un = node.u.float64().reshape(3, H, H)
@@ -136,27 +148,76 @@ def _(node: Gru, x: F64, limit: float = 0.0) -> F64:
 
 
 @forward.register
-def _(node: Dense, x: F64, limit: float = 0.0) -> F64:
+def _(node: Dense, x: F64, *, limit: float = 0.0) -> F64:
     x = rounded(x, node.activations, limit)
     return activate(node.act, x @ node.w.float64().T + node.b)
 
 
 @forward.register
-def _(node: Embedding, x: F64, limit: float = 0.0) -> F64:
+def _(node: Embedding, x: F64, *, limit: float = 0.0) -> F64:
     return node.table.float64()[x[:, 0].astype(np.int64)]
 
 
 @forward.register
-def _(node: Scale, x: F64, limit: float = 0.0) -> F64:
+def _(node: Scale, x: F64, *, limit: float = 0.0) -> F64:
     return (x - node.offset) * node.scale.astype(np.float64) + node.shift
 
 
 @forward.register
-def _(node: Activation, x: F64, limit: float = 0.0) -> F64:
+def _(node: Activation, x: F64, *, limit: float = 0.0) -> F64:
     return activate(node.act, x)
 
 
 @forward.register
-def _(node: Softmax, x: F64, limit: float = 0.0) -> F64:
+def _(node: Softmax, x: F64, *, limit: float = 0.0) -> F64:
     e = np.exp(x - x.max(axis=1, keepdims=True))
     return np.asarray(e / e.sum(axis=1, keepdims=True))
+
+
+@forward.register
+def _(node: Add, x: F64, *others: F64, limit: float = 0.0) -> F64:
+    return np.asarray(np.sum([x, *others], axis=0))
+
+
+@forward.register
+def _(node: Multiply, x: F64, *others: F64, limit: float = 0.0) -> F64:
+    return np.asarray(np.prod([x, *others], axis=0))
+
+
+@forward.register
+def _(node: Concat, x: F64, *others: F64, limit: float = 0.0) -> F64:
+    return np.concatenate([x, *others], axis=1)
+
+
+@forward.register
+def _(node: Slice, x: F64, *, limit: float = 0.0) -> F64:
+    return x[:, node.start : node.stop]
+
+
+@forward.register
+def _(node: Conv1d, x: F64, *, limit: float = 0.0) -> F64:
+    I, N, groups = x.shape[1], len(node.b), node.groups
+    w = node.w.float64().reshape(groups, N // groups, node.kernel, I // groups)
+    ages = [(node.kernel - 1 - j) * node.dilation for j in range(node.kernel)]
+    steps = []
+    for t in _ends(len(x), node.window, node.stride, node.padding):
+        taps = np.array([x[t - age] if t >= age else np.zeros(I) for age in ages])
+        parts = taps.reshape(node.kernel, groups, I // groups)
+        for g in range(groups):
+            flat = rounded(parts[:, g].reshape(-1), node.activations, limit)
+            parts[:, g] = flat.reshape(node.kernel, -1)
+        steps.append(np.einsum("gnji,jgi->gn", w, parts).reshape(N) + node.b)
+    return activate(node.act, np.array(steps).reshape(-1, N))
+
+
+@forward.register
+def _(node: Pool, x: F64, *, limit: float = 0.0) -> F64:
+    ends = _ends(len(x), node.kernel, node.stride, node.padding)
+    windows = [x[max(0, t - node.kernel + 1) : t + 1] for t in ends]
+    rows = [w.max(axis=0) if node.kind == "max" else w.mean(axis=0) for w in windows]
+    return np.array(rows).reshape(-1, x.shape[1])
+
+
+def _ends(steps: int, window: int, stride: int, padding: str) -> range:
+    """The newest input of each window (see `layers.Padding`)."""
+    return range(window - 1 if padding == "valid" else 0, steps, stride)

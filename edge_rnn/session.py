@@ -12,12 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from edge_rnn.errors import InputError, SnapshotError, StaleSlotError
 from edge_rnn.graph import F32, Model, digest
-from edge_rnn.kernels import Status, explain, freeze, make_context, step, touch
+from edge_rnn.kernels import PLACES, Status, emit_to, explain, freeze, make_context, step, touch
 from edge_rnn.program import compile_model
 from edge_rnn.state import Eviction, StateStore, StreamState
 from edge_rnn.validation import validate
 
 SNAPSHOT_SCHEMA = 1
+MAX_STEPS = 1 << 62
+_NOTHING = np.empty(0, np.uint8)
 
 
 class _Snapshot(msgspec.Struct, forbid_unknown_fields=True):
@@ -60,7 +62,7 @@ class Session:
         rows = min(max_batch, capacity)
         self._room = (
             np.zeros((rows, p.scratch_width), np.float32),
-            np.zeros((2, rows), np.int64),
+            np.zeros((2 * PLACES, rows), np.int64),
         )
         slab, table = self._store.slab, self._store.table
         weights = (p.code, p.int8s, p.halves, p.floats, p.vocabularies)
@@ -85,20 +87,20 @@ class Session:
     def step(self, streams: Sequence[str], x: ArrayLike) -> F32:
         """Step each stream by its row of x (B, I) -> y (B, O), float32.
 
+        A row is NaN where its stream has no output at this step (see `Model.schedule`).
         New ids start from the initial state; an id that stands twice is stepped in order.
         Raises InputError or CapacityError, with no stream stepped.
         """
-        rows = self._rows(x)
-        if len(streams) != len(rows):
-            raise InputError(f"{len(streams)} streams for {len(rows)} rows of x")
-        y = np.empty((len(rows), self._program.output_width), np.float32)
-        self.step_slots(self.slots(streams), rows, y)
-        return y
+        return self._step(streams, self._rows(x))
 
     def run(self, stream: str, x: ArrayLike) -> F32:
-        """Step one stream by every row of x (T, I) in order -> y (T, O), continuing its state."""
+        """Step one stream by every row of x (T, I) in order -> y (n, O), continuing its state.
+
+        n is T, or how many of the steps have an output (see `Model.schedule`).
+        """
         rows = self._rows(x)
-        return self.step([stream] * len(rows), rows)
+        emitted = np.empty(len(rows), np.bool_)
+        return self._step([stream] * len(rows), rows, emitted)[emitted]
 
     def slots(self, streams: Sequence[str]) -> NDArray[np.int64]:
         """Handles (B,) for `step_slots`, valid until the stream is evicted or closed.
@@ -109,13 +111,23 @@ class Session:
         self._store.expire(now)
         return self._store.handles(streams, now)
 
-    def step_slots(self, slots: NDArray[np.int64], x: F32, out: F32) -> None:
+    def step_slots(
+        self,
+        slots: NDArray[np.int64],
+        x: F32,
+        out: F32,
+        emitted: NDArray[np.bool_] | NDArray[np.uint8] | None = None,
+    ) -> None:
         """`step` without the id look-up: slots int64 (B,), x float32 (B, I), out float32 (B, O).
 
-        All three C-contiguous. Raises StaleSlotError or InputError, with no stream stepped.
+        `emitted` (B,), bool or uint8, is filled with which rows have an output. All are
+        C-contiguous. Raises StaleSlotError or InputError, with no stream stepped.
         """
         try:
-            fault = step(self._context, slots, self._clock(), x, out)
+            if emitted is None:
+                fault = step(self._context, slots, self._clock(), x, out)
+            else:
+                fault = self._step_marking(slots, x, out, emitted)
         except TypeError as e:
             raise InputError(
                 f"slots {slots.dtype}, x {x.dtype}, out {out.dtype}: expected int64, float32, "
@@ -142,7 +154,7 @@ class Session:
         Raises SnapshotError or CapacityError, with nothing loaded.
         """
         for s in states:
-            if len(s.state) != self.state_bytes or s.steps < 0:
+            if len(s.state) != self.state_bytes or not 0 <= s.steps < MAX_STEPS:
                 raise SnapshotError(
                     f"stream {s.stream!r}: {len(s.state)} bytes of state at step {s.steps}, "
                     f"this model's streams have {self.state_bytes}"
@@ -173,6 +185,34 @@ class Session:
             )
         self.load_states(snapshot.streams)
         return [s.stream for s in snapshot.streams]
+
+    def _step(
+        self, streams: Sequence[str], rows: F32, emitted: NDArray[np.bool_] | None = None
+    ) -> F32:
+        if len(streams) != len(rows):
+            raise InputError(f"{len(streams)} streams for {len(rows)} rows of x")
+        y = np.empty((len(rows), self._program.output_width), np.float32)
+        self.step_slots(self.slots(streams), rows, y, emitted)
+        return y
+
+    def _step_marking(
+        self,
+        slots: NDArray[np.int64],
+        x: F32,
+        out: F32,
+        emitted: NDArray[np.bool_] | NDArray[np.uint8],
+    ) -> int:
+        good = emitted.dtype in (np.bool_, np.uint8) and emitted.flags.carray
+        if emitted.shape != (len(slots),) or not good:
+            raise InputError(
+                f"emitted {emitted.dtype} {emitted.shape}: expected bool or uint8 ({len(slots)},), "
+                "C-contiguous and writable"
+            )
+        emit_to(self._context, emitted.view(np.uint8))
+        try:
+            return int(step(self._context, slots, self._clock(), x, out))
+        finally:
+            emit_to(self._context, _NOTHING)
 
     def _rows(self, x: ArrayLike) -> F32:
         with np.errstate(over="ignore"):  # a float64 too large for float32 is refused as infinite

@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 import re
-from typing import Any, get_args
+from dataclasses import fields
+from functools import cache
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.errors import ModelError
 from edge_rnn.graph import (
-    ACTS,
     GROUP,
     MAX_DIM,
-    Activations,
+    NODES,
+    Attribute,
+    Conv1d,
     Embedding,
     Matrix,
     Model,
     Node,
     Probe,
+    Schedule,
     attributes,
     output_digest,
+    reads,
+    state_tensors,
     tensors,
     value_widths,
 )
 
 MAX_NODES = 10_000
 MAX_WIDTHS = 1 << 24
+MAX_STATE = 1 << 22
 MAX_DOT = 1 << 17
 """Inputs of an integer product: its sums fit 32 bits."""
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "reset": ("before", "after"),
-    "activations": get_args(Activations),
-}
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,120}")
 
 
@@ -44,11 +47,12 @@ def validate(model: Model) -> None:
     known activations, and descriptions as wide as the values that they describe.
     """
     _check_names(model)
-    widths = value_widths(model)
-    if sum(widths.values()) > MAX_WIDTHS:
-        raise ModelError(f"values {sum(widths.values())} wide in all, at most {MAX_WIDTHS} allowed")
     for node in model.nodes:
         _check_attributes(node)
+    widths = value_widths(model)
+    _check_sizes(model, widths)
+    schedule = model.schedule
+    for node in model.nodes:
         for name, _, tensor in tensors(node):
             _check_tensor(f"node {node.name!r}: {name}", tensor)
         _check_formats(node)
@@ -56,7 +60,7 @@ def validate(model: Model) -> None:
             _check_embedding(model, node)
     _check_descriptions(model, widths)
     if model.probe is not None:
-        _check_probe(model, model.probe)
+        _check_probe(model, model.probe, schedule)
 
 
 def _check_names(model: Model) -> None:
@@ -80,12 +84,41 @@ def _check_names(model: Model) -> None:
 
 
 def _check_attributes(node: Node) -> None:
-    for name, value in attributes(node).items():
-        allowed = _CHOICES.get(name, ACTS)
-        if value not in allowed:
-            raise ModelError(
-                f"node {node.name!r}: {name} is {value!r}, allowed: {', '.join(allowed)}"
-            )
+    if reads(node) == (node.input,) and hasattr(node, "others"):
+        raise ModelError(f"node {node.name!r}: others is empty, expected at least one name")
+    values, kinds = attributes(node), _kinds(node.OP)
+    for f in fields(node):
+        if f.name in values:
+            value = values[f.name]
+            allowed = _allowed(kinds[f.name], f.metadata.get("range"), value)
+            if allowed:
+                raise ModelError(f"node {node.name!r}: {f.name} is {value!r}, allowed: {allowed}")
+
+
+@cache
+def _kinds(op: str) -> dict[str, Any]:
+    """The type of each field of a node."""
+    return get_type_hints(NODES[op])
+
+
+def _allowed(kind: Any, span: tuple[float, float] | None, value: Attribute) -> str:
+    """What an attribute may be, or nothing if the value is that."""
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        return "" if value in choices else ", ".join(choices)
+    low, high = span or (-np.inf, np.inf)
+    if type(value) is kind and not isinstance(value, str) and low <= value <= high:
+        return ""
+    return f"{kind.__name__} from {low} to {high}" if span else kind.__name__
+
+
+def _check_sizes(model: Model, widths: dict[str, int]) -> None:
+    """Before any memory is taken."""
+    if sum(widths.values()) > MAX_WIDTHS:
+        raise ModelError(f"values {sum(widths.values())} wide in all, at most {MAX_WIDTHS} allowed")
+    state = sum(width for _, _, width in state_tensors(model))
+    if state > MAX_STATE:
+        raise ModelError(f"a stream's state has {state} numbers, at most {MAX_STATE} allowed")
 
 
 def _check_tensor(where: str, tensor: Any) -> None:
@@ -120,7 +153,13 @@ def _check_formats(node: Node) -> None:
         if not isinstance(tensor, Matrix):
             continue
         where = f"node {node.name!r}: {name}"
-        if tensor.four_bit and activations == "float32":
+        if isinstance(node, Conv1d) and node.depthwise:
+            if tensor.four_bit or activations != "float32":
+                raise ModelError(
+                    f"{where}: a depthwise convolution takes float32, float16 or int8 weights and "
+                    "float32 activations"
+                )
+        elif tensor.four_bit and activations == "float32":
             raise ModelError(f"{where}: 4-bit weights need int8 or int16 activations")
         if activations == "float32":
             continue
@@ -171,16 +210,14 @@ def _check_descriptions(model: Model, widths: dict[str, int]) -> None:
         raise ModelError(f"rate_hz is {model.rate_hz}, expected a positive number")
 
 
-def _check_probe(model: Model, probe: Probe) -> None:
+def _check_probe(model: Model, probe: Probe, schedule: Schedule) -> None:
     steps = len(probe.input)
-    for what, a, width in (
-        ("input", probe.input, model.input_width),
-        ("output", probe.output, model.output_width),
+    for what, a, rows, width in (
+        ("input", probe.input, steps, model.input_width),
+        ("output", probe.output, schedule.count(steps), model.output_width),
     ):
-        if a.shape != (steps, width) or not steps:
-            raise ModelError(
-                f"probe {what} has shape {a.shape}, expected ({steps or 'T'}, {width})"
-            )
+        if a.shape != (rows, width) or not rows:
+            raise ModelError(f"probe {what} has shape {a.shape}, expected ({rows or 'T'}, {width})")
         if a.dtype != np.float32 or not np.isfinite(a).all():
             raise ModelError(f"probe {what}: expected finite float32 numbers")
     if output_digest(probe.output) != probe.digest:

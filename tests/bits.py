@@ -22,6 +22,7 @@ def cases() -> Iterator[tuple[str, Model, np.ndarray]]:
     """(name, model, inputs (T, I)) of every node, format, activation and the demo's model."""
     for weights in models.FORMATS:
         yield f"stack {weights}", models.stack(weights), models.inputs(60)
+        yield f"strided {weights}", models.strided(weights), models.inputs(60)
         for kind in models.NODES:
             yield f"{kind} {weights}", models.single(kind, weights), models.inputs(20)
     ramp = np.linspace(-20, 20, 5000, dtype=np.float32)[:, None]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from edge_rnn.graph import F32, Activation, Dense, Model, Node, Scale
+from edge_rnn.graph import F32, Activation, Dense, Model, Node, Scale, reads
 
 
 def fold(model: Model) -> Model:
@@ -23,7 +23,7 @@ def fold(model: Model) -> Model:
 
 def _follows(model: Model, first: Node, second: Node) -> bool:
     """Does the second read the first, and nothing else do?"""
-    readers = [n for n in model.nodes if n.input == first.name]
+    readers = [n for n in model.nodes if first.name in reads(n)]
     return readers == [second] and first.name not in model.outputs
 
 

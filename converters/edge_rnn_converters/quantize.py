@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from edge_rnn.errors import ModelError, UnsupportedError
-from edge_rnn.graph import F32, GROUP, Embedding, Matrix, Model, Node, tensors
+from edge_rnn.graph import F32, GROUP, Conv1d, Matrix, Model, Node, tensors
 
 Precision: TypeAlias = Literal["w8a16", "w8a8", "w4a16", "w4a8", "int8", "float16", "float32"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -82,16 +82,22 @@ def _node(node: Node, precision: Precision) -> Node:
         for name, _, tensor in tensors(node)
         if isinstance(tensor, Matrix)
     }
-    if precision.startswith("w") and any(f.name == "activations" for f in fields(node)):
+    if precision.startswith("w") and _multiplies(node):
         changes["activations"] = f"int{precision.partition('a')[2]}"
     return replace(node, **changes)
+
+
+def _multiplies(node: Node) -> bool:
+    """Has it a matrix product, that may be one of integers?"""
+    named = any(f.name == "activations" for f in fields(node))
+    return named and not (isinstance(node, Conv1d) and node.depthwise)
 
 
 def _matrix(node: Node, name: str, w: F32, precision: Precision) -> Matrix:
     if precision == "float16":
         return _half(node, name, w)
-    # A table is not multiplied: 4-bit rows would have to be unpacked one by one.
-    return int4(w) if precision.startswith("w4") and not isinstance(node, Embedding) else int8(w)
+    # 4-bit weights are unpacked by products only: not of a table, nor feature by feature.
+    return int4(w) if precision.startswith("w4") and _multiplies(node) else int8(w)
 
 
 def _half(node: Node, name: str, w: F32) -> Matrix:

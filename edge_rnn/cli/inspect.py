@@ -11,15 +11,18 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_rnn.graph import (
+    Attribute,
     Matrix,
     Model,
     Node,
     Scale,
+    Schedule,
     attributes,
     digest,
-    dimensions,
     multiply_adds,
+    reads,
     tensors,
+    value_dimensions,
     value_widths,
 )
 from edge_rnn.modelfile import load
@@ -37,7 +40,7 @@ class Layer:
     bytes: int
     state_bytes: int
     multiply_adds: int
-    attributes: dict[str, str]
+    attributes: dict[str, Attribute]
 
 
 @click.command()
@@ -69,12 +72,12 @@ def describe(model: Model) -> list[Layer]:
 
 def _layer(node: Node, widths: dict[str, int]) -> Layer:
     parts = [t for _, _, t in tensors(node)]
-    dims = dimensions(node, widths[node.input])
+    dims = value_dimensions(node, widths)
     kinds = sorted({str(t.data.dtype) for t in parts if isinstance(t, Matrix)})
     return Layer(
         name=node.name,
         op=node.OP,
-        shape=f"{widths[node.input]} → {widths[node.name]}",
+        shape=f"{' + '.join(str(widths[r]) for r in reads(node))} → {widths[node.name]}",
         weights=", ".join(kinds),
         parameters=sum(int(t.data.size if isinstance(t, Matrix) else t.size) for t in parts),
         bytes=sum(int(t.nbytes) for t in parts),
@@ -110,7 +113,11 @@ def _table(layers: list[Layer]) -> Table:
 def _op(row: Layer) -> str:
     """The op, with those of its choices that are not what everyone expects."""
     usual = {"gate": "sigmoid", "cell": "tanh", "hidden": "tanh", "candidate": "tanh"}
-    odd = [v for k, v in row.attributes.items() if v != usual.get(k, "linear")]
+    odd = [
+        v if isinstance(v, str) else f"{k} {v}"
+        for k, v in row.attributes.items()
+        if v != usual.get(k, "linear")
+    ]
     return row.op + (f" ({', '.join(odd)})" if odd else "")
 
 
@@ -122,6 +129,8 @@ def _facts(file: Path, model: Model) -> dict[str, str]:
         facts["classes"] = ", ".join(model.classes)
     if model.rate_hz:
         facts["rate"] = f"{model.rate_hz:g} Hz"
+    if model.schedule != Schedule():
+        facts["answers"] = f"{model.schedule}, counted from 0"
     if p := model.provenance:
         facts["source"] = f"{p.source} ({p.framework}), sha256 {p.sha256[:16]}, by {p.converter}"
     if model.probe:
@@ -153,6 +162,7 @@ def _summary(file: Path, model: Model, layers: list[Layer]) -> dict[str, object]
         "multiply_adds": sum(row.multiply_adds for row in layers),
         "input_width": model.input_width,
         "output_width": model.output_width,
+        "schedule": model.schedule._asdict(),
         "features": [asdict(f) for f in model.features],
         "targets": [asdict(f) for f in model.targets],
         "classes": list(model.classes),

@@ -9,12 +9,14 @@ from edge_rnn.kernels.cpu import LEVEL
 
 with compile_cache():
     from edge_rnn.kernels.dots import FLIP
+    from edge_rnn.kernels.layers import PLACES
     from edge_rnn.kernels.opcodes import ADD, Op
     from edge_rnn.kernels.products import BLOCK, EACH, Format, pack, pack_nibbles
     from edge_rnn.kernels.quantizing import LIMITS
     from edge_rnn.kernels.runner import (
         SLOT,
         Status,
+        emit_to,
         evict_order,
         explain,
         freeze,
@@ -30,11 +32,13 @@ __all__ = [
     "FLIP",
     "LEVEL",
     "LIMITS",
+    "PLACES",
     "SLOT",
     "Format",
     "Op",
     "Status",
     "compile_cache",
+    "emit_to",
     "evict_order",
     "explain",
     "freeze",

@@ -28,6 +28,15 @@ class Op(IntEnum):
     GRU_AFTER = 12  # [P, g: s, u: s, h: h, gate, candidate]
     GRU_RESET = 13  # [P, g: s, h: h, rh: s, gate]
     GRU_BLEND = 14  # [P, g: s, h: h, candidate]
+    EMIT = 15  # [first, period]: of the outputs; comes first
+    SCHEDULE = 16  # [first, period]: what follows runs at these steps only
+    COPY = 17  # [n, src: s, dst: s]
+    SUM = 18  # [P, a: s, b: s, dst: s]
+    PRODUCT = 19  # [P, a: s, b: s, dst: s]
+    PUSH = 20  # [n, src: s, ring: h, entries, first, period]
+    TAPS = 21  # [n, ring: h, dst: s, entries, first, period, width, kernel, dilation]
+    DEPTHWISE = 22  # [P, taps: s, dst: s, int8?, w: q or p, scale: p, bias: p, width, kernel]
+    POOL = 23  # [n, ring: h, dst: s, entries, first, period, average?]
 
 
 LENGTHS = {
@@ -46,6 +55,15 @@ LENGTHS = {
     Op.GRU_AFTER: 6,
     Op.GRU_RESET: 5,
     Op.GRU_BLEND: 4,
+    Op.EMIT: 2,
+    Op.SCHEDULE: 2,
+    Op.COPY: 3,
+    Op.SUM: 4,
+    Op.PRODUCT: 4,
+    Op.PUSH: 6,
+    Op.TAPS: 9,
+    Op.DEPTHWISE: 9,
+    Op.POOL: 7,
 }
 """How many operands follow each opcode."""
 

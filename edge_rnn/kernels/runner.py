@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edge_rnn.graph import F32
 from edge_rnn.kernels.cells import copy, gru_after, gru_blend, gru_reset, lstm
 from edge_rnn.kernels.elementwise import activate, softmax
+from edge_rnn.kernels.layers import PLACES, ROW, SCRATCH, STATE, STEP, emit, layer, select_rows
 from edge_rnn.kernels.opcodes import LENGTHS, Op
 from edge_rnn.kernels.products import Format, dots, floats, nibble_dots, wide_dots
 from edge_rnn.kernels.quantizing import quantize
@@ -56,13 +57,14 @@ _LENGTH = np.array([LENGTHS[op] for op in Op], np.int64)
 _END, _LOAD, _STORE, _COPY_STATE, _MATVEC, _QUANTIZE, _ACTIVATE, _SOFTMAX = (
     int(o) for o in list(Op)[:8]
 )
-_SCALE, _EMBED, _RNN, _LSTM, _GRU_AFTER, _GRU_RESET, _GRU_BLEND = (int(o) for o in list(Op)[8:])
+_SCALE, _EMBED, _RNN, _LSTM, _GRU_AFTER, _GRU_RESET, _GRU_BLEND = (int(o) for o in list(Op)[8:15])
+_EMIT, _SCHEDULE = int(Op.EMIT), int(Op.SCHEDULE)
 _FLOAT32, _FLOAT16, _INT8, _INT8_INT8, _INT8_INT16, _INT4_INT8, _ = (int(f) for f in Format)
 
-_int64s, _int8s, _int16s, _int32s, _floats, _table = (
-    viewer(kind) for kind in (np.int64, np.int8, np.int16, np.int32, np.float32, SLOT)
+_int64s, _int8s, _uint8s, _int16s, _int32s, _floats, _table = (
+    viewer(kind) for kind in (np.int64, np.int8, np.uint8, np.int16, np.int32, np.float32, SLOT)
 )
-_ARRAYS = 10
+_ARRAYS = 11
 
 
 def make_context(
@@ -73,12 +75,18 @@ def make_context(
 
     The program's `code`, weights `int8s`, `halves` and `floats`, `vocabularies` (n, 2); the
     streams' `slab` (capacity, state words) and `table` (capacity + 1); room for the scratch of
-    (rows, scratch words) and for the `places` (2, rows) where the rows' scratch and state begin;
-    the widths of a row of `inputs` and of `outputs`.
+    (rows, scratch words) and for the `places` (2 PLACES, rows) of what is known of each row; the
+    widths of a row of `inputs` and of `outputs`.
     """
     arrays: list[NDArray[Any]] = [code, int8s, halves, floats, vocabularies, slab, table]
-    arrays += [scratch, places, floats.view(np.int32)]
+    arrays += [scratch, places, floats.view(np.int32), np.empty(0, np.uint8)]
     return describe(arrays, slab.shape[1], *scratch.shape, inputs, outputs)
+
+
+def emit_to(context: I64, emitted: NDArray[np.uint8]) -> None:
+    """Have `step` say in `emitted` (B,), which must stay alive, which rows have an output; an empty
+    array ends that."""
+    context[20:22] = emitted.ctypes.data, emitted.size
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -86,24 +94,24 @@ def step(context: I64, slots: I64, now: float, x: F32, y: F32) -> int:
     """Step the streams at `slots` (B,) by the rows of x (B, I) into y (B, O).
 
     Rows go through the program in chunks, no stream twice in one, so that a slot that stands more
-    than once is stepped in order. Returns 0, or what `Status`, row and column `explain` tells of
-    the first bad row: nothing was stepped then.
+    than once is stepped in order. A row without an output is NaN (see `emit_to`). Returns 0, or
+    what `explain` tells of the first bad row: nothing was stepped then.
     """
     vocabularies, table = _int64s(context, 4), _table(context, 6)
     numbers = context[2 * _ARRAYS :]
     state_width, rows, scratch_width = numbers[0], numbers[1], numbers[2]
     inputs, outputs = numbers[3], numbers[4]
-    B = slots.size
+    emitted, B = _uint8s(context, 10), slots.size
     if x.shape[0] != B or x.shape[1] != inputs or y.shape[0] != B or y.shape[1] != outputs:
         return _SHAPE
     fault = _check(table, slots, vocabularies, x)
     if fault:
         return fault
-    places = _int64s(context, 8).reshape(2, rows)
+    places = _int64s(context, 8).reshape(2 * PLACES, rows)
     b = 0
     while b < slots.size:
         n = _gather(table, slots[b:], state_width, scratch_width, places)
-        _run(context, places[:, :n], x[b : b + n], y[b : b + n])
+        _run(context, places[:, :n], x[b : b + n], y[b : b + n], emitted[b : b + n])
         for i in range(b, b + n):
             table[slots[i] & 0xFFFFFFFF]["steps"] += 1
             _touch(table, slots[i] & 0xFFFFFFFF, now)
@@ -179,7 +187,7 @@ def _touch(table: NDArray[Any], slot: int, now: float) -> None:
 def _gather(
     table: NDArray[Any], slots: I64, state_width: int, scratch_width: int, places: I64
 ) -> int:
-    """How many of the next rows make a chunk; fills in where their scratch and state begin."""
+    """How many of the next rows make a chunk; fills in what is known of each."""
     sentinel = table.size - 1
     table[sentinel]["chunk"] += 1
     chunk = table[sentinel]["chunk"]
@@ -189,8 +197,10 @@ def _gather(
         if table[slot]["chunk"] == chunk:
             break
         table[slot]["chunk"] = chunk
-        places[0, n] = n * scratch_width
-        places[1, n] = slot * state_width
+        places[SCRATCH, n] = n * scratch_width
+        places[STATE, n] = slot * state_width
+        places[STEP, n] = table[slot]["steps"]
+        places[ROW, n] = n
         n += 1
     return n
 
@@ -215,8 +225,8 @@ def _scale(a: I64, p: F32, s: F32, r: int) -> None:
 @njit(error_model="numpy", boundscheck=False)
 def _product(context: I64, a: I64, int8s: I8, p: F32, h: F32, s: F32, places: I64) -> None:
     """One matrix product for all rows, in the format that its operands name."""
-    rows, format = places[0], a[4]
-    x, rows_x = (h, places[1]) if a[10] else (s, rows)
+    rows, format = places[SCRATCH], a[4]
+    x, rows_x = (h, places[STATE]) if a[10] else (s, rows)
     if format == _FLOAT32:
         floats(a, p, x, rows_x, p, s, rows)
     elif format == _FLOAT16:
@@ -243,27 +253,34 @@ def _quantize(a: I64, p: F32, h: F32, t: int, s: F32, r: int) -> None:
 
 
 @njit(error_model="numpy", boundscheck=False)
-def _run(context: I64, places: I64, x: F32, y: F32) -> None:
-    """Run the program once over a chunk, instruction by instruction, each over all rows."""
+def _run(context: I64, places: I64, x: F32, y: F32, emitted: NDArray[np.uint8]) -> None:
+    """Run the program once over a chunk, instruction by instruction, each over all rows that are
+    scheduled."""
     code, int8s, p = _int64s(context, 0), _int8s(context, 1), _floats(context, 3)
     h, s = _floats(context, 5), _floats(context, 7)
-    pc = 0
+    pc, rows = 0, places[:PLACES]
     while code[pc] != _END:
         op = code[pc]
         a = code[pc + 1 : pc + 1 + _LENGTH[op]]
         if op == _MATVEC:
-            _product(context, a, int8s, p, h, s, places)
+            _product(context, a, int8s, p, h, s, rows)
+        elif op == _SCHEDULE:
+            rows = places[PLACES:, : select_rows(places, a[0], a[1])]
+        elif op == _EMIT:
+            emit(places, a[0], a[1], y, emitted)
         else:
-            for i in range(places.shape[1]):
-                _row(op, a, int8s, p, h, places[1, i], s, places[0, i], x[i], y[i])
+            for i in range(rows.shape[1]):
+                r, t, step, row = rows[SCRATCH, i], rows[STATE, i], rows[STEP, i], rows[ROW, i]
+                _row(op, a, int8s, p, h, t, s, r, x[row], y[row], step)
         pc += 1 + _LENGTH[op]
 
 
 @njit(error_model="numpy", boundscheck=False)
 def _row(
-    op: int, a: I64, int8s: I8, p: F32, h: F32, t: int, s: F32, r: int, x: F32, y: F32
+    op: int, a: I64, int8s: I8, p: F32, h: F32, t: int, s: F32, r: int, x: F32, y: F32, step: int
 ) -> None:
-    """One instruction for one row, whose state begins at h[t] and whose scratch at s[r]."""
+    """One instruction for one row at this step of its stream, whose state begins at h[t] and whose
+    scratch at s[r]."""
     n = a[0]
     if op == _LOAD:
         copy(x, a[1], s, r + a[2], n)
@@ -294,3 +311,5 @@ def _row(
         gru_reset(s, r + a[1], h, t + a[2], r + a[3], n, a[4])
     elif op == _GRU_BLEND:
         gru_blend(s, r + a[1], h, t + a[2], n, a[3])
+    else:
+        layer(op, a, int8s, p, h, t, s, r, step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from edge_rnn.graph import (
     GROUP,
     Act,
     Activation,
+    Add,
+    Concat,
+    Conv1d,
     Dense,
     Embedding,
     Gru,
@@ -17,9 +21,12 @@ from edge_rnn.graph import (
     Lstm,
     Matrix,
     Model,
+    Multiply,
     Node,
+    Pool,
     Rnn,
     Scale,
+    Slice,
     Softmax,
 )
 
@@ -79,11 +86,27 @@ def gru(r: Random, name: str = "cell", x: str = "x", i: int = I, **choices: str)
     return Gru(name, x, w, u, r.vector(3 * H), r.vector(H), **formats)  # type: ignore[arg-type]
 
 
+def conv(
+    r: Random, name: str = "conv", x: str = "x", i: int = I, n: int = H, **choices: Any
+) -> Conv1d:
+    """A convolution of three taps, unless told otherwise."""
+    kernel, groups = choices.setdefault("kernel", 3), choices.get("groups", 1)
+    if groups == i == n:  # depthwise: no product that could be one of integers
+        r = Random(4, "int8" if r.weights == "int4" else r.weights)
+    w = r.matrix(n, kernel * i // groups)
+    return Conv1d(name, x, w, r.vector(n), activations=r.activations, **choices)
+
+
+def branches(r: Random, last: Node) -> tuple[Node, ...]:
+    """Two branches "a" and "b" that the last node joins."""
+    return rnn(r, "a"), Dense("b", "x", r.matrix(H, I), r.vector(H), "linear", r.activations), last
+
+
 def model(*nodes: Node, width: int = I) -> Model:
     return Model((Input("x", width),), nodes, (nodes[-1].name,))
 
 
-NODES: dict[str, Callable[[Random], Node]] = {
+NODES: dict[str, Callable[[Random], Node | tuple[Node, ...]]] = {
     "rnn": rnn,
     "rnn_relu": lambda r: rnn(r, act="relu"),
     "lstm": lstm,
@@ -95,12 +118,24 @@ NODES: dict[str, Callable[[Random], Node]] = {
     "scale": lambda r: Scale("scale", "x", r.vector(I), r.vector(I), r.vector(I)),
     "activation": lambda r: Activation("activation", "x", "sigmoid"),
     "softmax": lambda r: Softmax("softmax", "x"),
+    "add": lambda r: branches(r, Add("add", "a", ("b", "a"))),
+    "multiply": lambda r: branches(r, Multiply("multiply", "a", ("b", "b"))),
+    "concat": lambda r: branches(r, Concat("concat", "a", ("x", "b"))),
+    "slice": lambda r: Slice("slice", "x", 1, 4),
+    "conv1d": lambda r: conv(r, dilation=2, act="relu"),
+    "conv1d_valid": lambda r: conv(r, kernel=4, stride=3, padding="valid"),
+    "conv1d_groups": lambda r: conv(r, n=2 * I, groups=I, stride=2),
+    "conv1d_depthwise": lambda r: conv(r, n=I, groups=I, dilation=3, act="tanh"),
+    "pool_max": lambda r: Pool("pool", "x", "max", 3, 2, "causal"),
+    "pool_average": lambda r: Pool("pool", "x", "average", 4, 3),
+    "pool_average_causal": lambda r: Pool("pool", "x", "average", 5, 1, "causal"),
 }
 
 
 def single(kind: str, weights: str = "float32", seed: int = 0) -> Model:
-    """A model of the one node."""
-    return model(NODES[kind](Random(seed, weights)))
+    """A model of the one node, and of what it joins."""
+    made = NODES[kind](Random(seed, weights))
+    return model(*(made if isinstance(made, tuple) else (made,)))
 
 
 def stack(weights: str = "float32", seed: int = 0) -> Model:
@@ -114,6 +149,25 @@ def stack(weights: str = "float32", seed: int = 0) -> Model:
         rnn(r, "rnn", "after", H),
         Dense("dense", "rnn", r.matrix(4, H), r.vector(4), activations=r.activations),
         Softmax("softmax", "dense"),
+    )
+
+
+def strided(weights: str = "float32", seed: int = 0) -> Model:
+    """Convolutions and pools that thin out the steps, with recurrent cells before and behind."""
+    r = Random(seed, weights)
+    return model(
+        conv(r, "wide", padding="causal", dilation=2, act="relu"),
+        conv(r, "local", "wide", H, H, groups=H, kernel=5),
+        Add("residual", "wide", ("local",)),
+        Pool("pool", "residual", "max", 2, 2, "valid"),
+        gru(r, "between", "pool", H),
+        conv(r, "thin", "between", H, 2 * H, groups=1, kernel=4, stride=3, padding="valid"),
+        Slice("left", "thin", 0, H),
+        Slice("right", "thin", H, 2 * H),
+        Activation("gate", "right", "sigmoid"),
+        Multiply("gated", "left", ("gate",)),
+        gru(r, "behind", "gated", H, reset="before"),
+        Concat("all", "behind", ("gated",)),
     )
 
 

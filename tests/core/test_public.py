@@ -28,7 +28,8 @@ def test_signatures() -> None:
     assert parameters(session.step) == ["self", "streams", "x"]
     assert parameters(session.run) == ["self", "stream", "x"]
     assert parameters(session.slots) == ["self", "streams"]
-    assert parameters(session.step_slots) == ["self", "slots", "x", "out"]
+    assert parameters(session.step_slots) == ["self", "slots", "x", "out", "emitted"]
+    assert inspect.signature(session.step_slots).parameters["emitted"].default is None
     assert parameters(session.reset) == ["self", "stream"]
     assert parameters(session.snapshot) == ["self", "streams"]
     assert parameters(session.restore) == ["self", "blob"]

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -303,6 +303,17 @@ def diverging_model() -> graph.Model:
         "r", "x", graph.Matrix(one), graph.Matrix(4 * one), np.zeros(1, np.float32), "linear"
     )
     return graph.Model((graph.Input("x", 1),), (cell,), ("r",))
+
+
+@pytest.fixture(scope="session")
+def strided_model(model: graph.Model) -> graph.Model:
+    """The model at steps 3, 6, 9, ... of a stream, counted from 0."""
+    r = np.random.default_rng(3)
+    thin = graph.Conv1d(
+        "c", "x", graph.Matrix(_floats(r, 2, 8)), _floats(r, 2), 4, stride=3, padding="valid"
+    )
+    lstm, *behind = model.nodes
+    return replace(model, nodes=(thin, replace(lstm, input="c"), *behind))
 
 
 def make_model(seed: int) -> graph.Model:

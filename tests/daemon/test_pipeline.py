@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_rnn.graph import Pool
 from edge_rnn.pipeline import Message, Pipeline, Spec
 from edge_rnn.session import Session
 
@@ -118,6 +119,57 @@ def test_a_stream_that_diverges_starts_anew_alone(diverging_model, places):
     assert [n for s, n, _ in answers if s == "b"] == list(range(1, 21))
     states = {s.stream: s.steps for s in pipeline.changes().states}
     assert states == {"a": 5, "b": 20}
+
+
+@settings(max_examples=40, deadline=None)
+@given(places=st.lists(st.integers(0, 60), max_size=8), capacity=st.integers(2, 4))
+def test_a_message_at_a_step_without_output_is_counted_and_not_answered(
+    strided_model, spec, samples, places, capacity
+):
+    """Two streams of steps 0 to 29, answered at steps 3, 6, 9, ... counted from 0."""
+    messages = samples(60, devices=2)
+    pipeline = Pipeline(strided_model, replace(spec, capacity=capacity))
+    results = [feed(pipeline, part) for part in cut(messages, places)]
+    assert [r for result in results for r in result.rejected] == []
+    answers = [msgspec.json.decode(p) for _, p in bytes_out(results)]
+    for d in range(2):
+        own = [msgspec.json.decode(m) for _, m in messages[d::2]]
+        y = Session(strided_model).run("alone", [[m["a"], m["b"]] for m in own])
+        mine = [a for a in answers if a["stream"] == f"d{d}"]
+        assert [a["n"] for a in mine] == list(range(4, 31, 3))
+        assert [a["timestamp"] for a in mine] == [own[a["n"] - 1]["t"] for a in mine]
+        assert np.array_equal(np.array([a["values"] for a in mine], np.float32), y)
+    assert {s.stream: s.steps for s in pipeline.changes().states} == {"d0": 30, "d1": 30}
+
+
+def test_a_stream_without_an_output_yet_is_saved_and_continues(strided_model, spec, samples):
+    messages = samples(5, devices=1)
+    first, second = Pipeline(strided_model, spec), Pipeline(strided_model, spec)
+    assert feed(first, messages[:2]).predictions == []
+    states = first.changes().states
+    assert [(s.stream, s.steps) for s in states] == [("d0", 2)]
+    second.load(states)
+    whole = feed(Pipeline(strided_model, spec), messages)
+    assert feed(second, messages[2:]).predictions == whole.predictions
+    assert [p.n for p in whole.predictions] == [4]
+
+
+@pytest.mark.parametrize("places", [[], [60], [64], [65], [66, 67], [10, 65, 80]])
+def test_a_stream_that_diverges_between_outputs_starts_anew_at_the_next(diverging_model, places):
+    """The cell overflows at step 64, counted from 0, and is read at 63 and at 66."""
+    pool = Pool("p", "r", "max", 1, 3)
+    model = replace(diverging_model, nodes=(*diverging_model.nodes, pool), outputs=("p",))
+    pipeline = Pipeline(model, Spec(topics=["in/{d}"], output="out/{d}", fields=["$"]))
+    messages = [(f"in/{d}", b"1") for _ in range(73) for d in "ab"]
+    messages = [m for i, m in enumerate(messages) if m[0] == "in/a" or i < 40]
+    results = [feed(pipeline, part) for part in cut(messages, places)]
+    answers = [(p.stream, p.n, p.payload) for r in results for p in r.predictions]
+    a = [x for x in answers if x[0] == "a"]
+    assert [r.reason for result in results for r in result.rejected] == ["diverged"]
+    assert [n for _, n, _ in a] == [*range(1, 65, 3), 1, 4]
+    assert [p for _, _, p in a[22:]] == [p for _, _, p in a[:2]]
+    assert [n for s, n, _ in answers if s == "b"] == list(range(1, 21, 3))
+    assert {s.stream: s.steps for s in pipeline.changes().states} == {"a": 6, "b": 20}
 
 
 def test_eviction_is_reported_and_forgotten_in_the_journal(model, spec, samples):

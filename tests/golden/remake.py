@@ -1,10 +1,12 @@
-"""Makes the outputs in the .npz files here again: python -m tests.golden.remake
+"""Makes the outputs in the *_onnx.npz files here again: python -m tests.golden.remake
 
 Each file holds one run of a published model by its own framework: x (T, I) float32 inputs, kept as
 they are, and y (T, O), ONNX Runtime's outputs, from the initial state, one stream.
 
 nsnet2_gru_onnx     300 frames of 161 log powers, gains in [0, 1]; NSNet2 (CC-BY-4.0 / MIT)
 dtln_model_1_onnx   200 frames of 257 magnitudes, masks in [0, 1]; DTLN's first model (MIT)
+
+torch_layers.npz is made by `tests.golden.torch_layers`, from random layers.
 
 The models are not kept here: `tests.converters.fetch` gets them, pinned and verified.
 """

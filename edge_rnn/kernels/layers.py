@@ -1,0 +1,129 @@
+"""Schedules, and the layers that read a window of past inputs.
+
+A ring is `entries` vectors of a stream's state; input t, counted by the layer, stands in entry
+t mod entries. At step n of the stream, t = (n - first) / period with the schedule of the layer's
+input, so that no stream keeps a counter; a schedule holds at n = first, first + period, ...
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from edge_rnn.graph import F32
+from edge_rnn.kernels.cells import copy
+from edge_rnn.kernels.opcodes import Op
+from edge_rnn.kernels.simd import LANES, fma, load, splat, store
+
+SCRATCH, STATE, STEP, ROW, PLACES = range(5)
+"""What is known of each row of a chunk: where its scratch and its state begin, its stream's step,
+its place in the chunk; and how many these are."""
+
+_COPY, _SUM, _PRODUCT, _PUSH, _TAPS, _DEPTHWISE, _POOL = (
+    int(o) for o in (Op.COPY, Op.SUM, Op.PRODUCT, Op.PUSH, Op.TAPS, Op.DEPTHWISE, Op.POOL)
+)
+_0 = np.float32(0)
+
+I8 = NDArray[np.int8]
+I64 = NDArray[np.int64]
+
+
+@njit(error_model="numpy", boundscheck=False)
+def _due(n: int, first: int, period: int) -> bool:
+    return n >= first and (n - first) % period == 0
+
+
+@njit(error_model="numpy", boundscheck=False)
+def select_rows(places: I64, first: int, period: int) -> int:
+    """Copy the places of the rows whose step is in the schedule behind those of all rows; returns
+    how many. `places` is (2 PLACES, rows)."""
+    count = 0
+    for i in range(places.shape[1]):
+        if _due(places[STEP, i], first, period):
+            for j in range(PLACES):
+                places[PLACES + j, count] = places[j, i]
+            count += 1
+    return count
+
+
+@njit(error_model="numpy", boundscheck=False)
+def emit(places: I64, first: int, period: int, y: F32, emitted: NDArray[np.uint8]) -> None:
+    """Say which rows have an output, unless `emitted` is empty; a row of y without one is NaN."""
+    for i in range(places.shape[1]):
+        due = _due(places[STEP, i], first, period)
+        if not due:
+            y[i] = np.nan
+        if emitted.size:
+            emitted[i] = due
+
+
+@njit(error_model="numpy", boundscheck=False)
+def layer(op: int, a: I64, int8s: I8, p: F32, h: F32, t: int, s: F32, r: int, n: int) -> None:
+    """One instruction for one row at step n, whose state begins at h[t] and scratch at s[r]."""
+    if op == _COPY:
+        copy(s, r + a[1], s, r + a[2], a[0])
+    elif op == _SUM:
+        for j in range(r, r + a[0], LANES):
+            store(s, a[3] + j, load(s, a[1] + j) + load(s, a[2] + j))
+    elif op == _PRODUCT:
+        for j in range(r, r + a[0], LANES):
+            store(s, a[3] + j, load(s, a[1] + j) * load(s, a[2] + j))
+    elif op == _PUSH:
+        entry = (n - a[4]) // a[5] % a[3]
+        copy(s, r + a[1], h, t + a[2] + entry * a[0], a[0])
+    elif op == _TAPS:
+        _taps(a, h, t + a[1], s, r + a[2], (n - a[4]) // a[5])
+    elif op == _DEPTHWISE:
+        if a[3]:
+            _depthwise(a, int8s, p, a[5], s, r)
+        else:
+            _depthwise(a, p, p, -1, s, r)
+    elif op == _POOL:
+        _pool(a, h, t + a[1], s, r + a[2], (n - a[4]) // a[5])
+
+
+@njit(error_model="numpy", boundscheck=False)
+def _taps(a: I64, h: F32, ring: int, s: F32, dst: int, now: int) -> None:
+    """A convolution's taps side by side, the oldest first. An entry is `width` long, of which n
+    numbers are taken; entries from before the first input are zero still."""
+    n, entries, width, kernel, dilation = a[0], a[3], a[6], a[7], a[8]
+    for j in range(kernel):
+        entry = (now - (kernel - 1 - j) * dilation) % entries
+        copy(h, ring + entry * width, s, dst + j * n, n)
+
+
+@njit(error_model="numpy", boundscheck=False)
+def _depthwise(a: I64, w: Any, p: F32, scale: int, s: F32, r: int) -> None:
+    """y = sum_j w_j x_j + bias, feature by feature; w is (kernel, P), the taps (kernel, width)."""
+    P, taps, dst, at, bias, width, kernel = a[0], r + a[1], r + a[2], a[4], a[6], a[7], a[8]
+    for i in range(0, P, LANES):
+        total = splat(_0)
+        for j in range(kernel):
+            total = fma(load(w, at + j * P + i), load(s, taps + j * width + i), total)
+        start = load(p, bias + i)
+        if scale >= 0:
+            store(s, dst + i, fma(total, load(p, scale + i), start))
+        else:
+            store(s, dst + i, total + start)
+
+
+@njit(error_model="numpy", boundscheck=False)
+def _pool(a: I64, h: F32, ring: int, s: F32, dst: int, now: int) -> None:
+    """Maximum or mean of the entries that are there, from the oldest to the newest."""
+    n, entries = a[0], a[3]
+    count = min(now + 1, entries)
+    copy(h, ring + (now + 1 - count) % entries * n, s, dst, n)
+    for age in range(count - 2, -1, -1):
+        entry = ring + (now - age) % entries * n
+        for i in range(n):
+            x, y = h[entry + i], s[dst + i]
+            if a[6]:
+                s[dst + i] = y + x
+            elif x > y or x != x:  # NaN stays
+                s[dst + i] = x
+    if a[6]:
+        for i in range(n):
+            s[dst + i] = s[dst + i] / np.float32(count)

@@ -1,0 +1,304 @@
+"""The kinds of node: what each reads, holds and computes.
+
+A node declares the shape of each of its tensors, its state and its output in symbols
+(`I` is the width of its input); validation, the model file, parameter counts and the
+compiler all read these declarations, so that a new node is declared in one place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_rnn.errors import ModelError
+
+F32: TypeAlias = NDArray[np.float32]
+Attribute: TypeAlias = str | int | float | bool
+
+Act: TypeAlias = Literal[
+    "linear",
+    "relu",
+    "relu6",
+    "tanh",
+    "sigmoid",
+    "softsign",
+    "silu",
+    "hard_sigmoid_keras2",
+    "hard_sigmoid_relu6",
+]
+"""Element-wise activations. The two hard sigmoids differ by up to 0.3 and so have two names:
+`hard_sigmoid_keras2` is clip(0.2 x + 0.5, 0, 1) (Keras 2, ONNX's default) and
+`hard_sigmoid_relu6` is relu6(x + 3) / 6 (PyTorch, Keras 3)."""
+
+Activations: TypeAlias = Literal["float32", "int16", "int8"]
+"""What a node's matrices are multiplied by. Integers have one unit for a whole vector x, m / 127
+for int8 and m / 32512 for int16, where m is the largest |x|, or `bound` where that is known."""
+
+ACTS: tuple[str, ...] = get_args(Act)
+GROUP = 32
+"""Inputs that share a scale in a 4-bit matrix."""
+MAX_DIM = 1 << 20
+MAX_ELEMENTS = 1 << 30
+_SYMBOL = re.compile(r"(\d*)([A-Z])")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matrix:
+    """A weight matrix (rows, columns), row-major; a row makes one output.
+
+    `data` is float32, float16, int8 in [-127, 127] with one positive float32 `scale` (rows,) a
+    row, or 4-bit (as int8 in [-7, 7]) with one for each GROUP of columns, (rows, groups). A weight
+    is its number in `data` times its scale.
+    """
+
+    data: NDArray[Any]
+    scale: F32 | None = None
+
+    def float64(self) -> NDArray[np.float64]:
+        """The weights' values, shape (rows, columns)."""
+        wide = self.data.astype(np.float64)
+        if self.scale is None:
+            return wide
+        scale = self.scale.astype(np.float64)
+        return wide * (self._spread(scale) if self.four_bit else scale[:, None])
+
+    def _spread(self, scale: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.repeat(scale, GROUP, axis=1)[:, : self.data.shape[1]]
+
+    @property
+    def four_bit(self) -> bool:
+        """True of weights in groups."""
+        return self.scale is not None and self.scale.ndim == 2
+
+    def rows(self, start: int, stop: int) -> Matrix:
+        """Rows start to stop as a matrix of its own."""
+        scale = None if self.scale is None else self.scale[start:stop]
+        return Matrix(self.data[start:stop], scale)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights and scales in a file."""
+        weights = (
+            len(self.data) * -(-self.data.shape[1] // 2) if self.four_bit else self.data.nbytes
+        )
+        return int(weights + (0 if self.scale is None else self.scale.nbytes))
+
+
+class Schedule(NamedTuple):
+    """The steps of a stream, counted from 0, at which a value is there: first + period j."""
+
+    first: int = 0
+    period: int = 1
+
+    def count(self, steps: int) -> int:
+        """At how many of a stream's first `steps` steps it is there."""
+        return max(0, -(-(steps - self.first) // self.period))
+
+    def due(self, step: int) -> bool:
+        """Is it there at this step?"""
+        return step >= self.first and (step - self.first) % self.period == 0
+
+    def __str__(self) -> str:
+        first, period = self
+        return f"steps {first}, {first + period}, {first + 2 * period}, ..."
+
+
+def tensor(*shape: str) -> Any:
+    """A field that holds a float32 vector or a Matrix of this symbolic shape."""
+    return field(metadata={"shape": shape})
+
+
+def number(low: float, high: float, default: Any = MISSING) -> Any:
+    """A field that holds a number from `low` to `high`."""
+    return field(default=default, metadata={"range": (low, high)})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """A step of the computation: reads the value `input`, makes the value `name`.
+
+    A node that reads several values names the further ones in a field `others`. Its remaining
+    fields are tensors and attributes: choices out of a Literal, or numbers of a range.
+    """
+
+    OP: ClassVar[str]
+    OUTPUT: ClassVar[str] = "I"
+    STATE: ClassVar[Mapping[str, str]] = {}
+
+    name: str
+    input: str
+
+    def sizes(self, *widths: int) -> dict[str, int]:
+        """The symbols that attributes and the widths of the values read decide.
+
+        Raises ModelError where these don't fit.
+        """
+        return {"I": widths[0]}
+
+    def schedule(self, read: Schedule) -> Schedule:
+        """When its output is there, from when the values read are."""
+        return read
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rnn(Node):
+    """Elman RNN: h' = act(W x + U h + b)."""
+
+    OP: ClassVar[str] = "rnn"
+    OUTPUT: ClassVar[str] = "H"
+    STATE: ClassVar[Mapping[str, str]] = {"h": "H"}
+
+    w: Matrix = tensor("H", "I")
+    u: Matrix = tensor("H", "H")
+    b: F32 = tensor("H")
+    act: Act = "tanh"
+    activations: Activations = "float32"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lstm(Node):
+    """LSTM, gate order i, f, g, o; `b` is the sum of both biases some frameworks keep.
+
+    i, f, o = gate(W x + U h + b);  g = cell(W x + U h + b)
+    c' = f c + i g;  h' = o hidden(c')
+    """
+
+    OP: ClassVar[str] = "lstm"
+    OUTPUT: ClassVar[str] = "H"
+    STATE: ClassVar[Mapping[str, str]] = {"h": "H", "c": "H"}
+
+    w: Matrix = tensor("4H", "I")
+    u: Matrix = tensor("4H", "H")
+    b: F32 = tensor("4H")
+    gate: Act = "sigmoid"
+    cell: Act = "tanh"
+    hidden: Act = "tanh"
+    activations: Activations = "float32"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gru(Node):
+    """GRU, gate order z, r, n; `rb` is the recurrent bias of the candidate n.
+
+    z, r = gate(W x + U h + b)
+    reset "after" the product (cuDNN, PyTorch, ONNX linear_before_reset=1):
+        n = candidate(W x + b + r (U h + rb))
+    reset "before" the product (Cho et al. 2014, ONNX's default):
+        n = candidate(W x + b + U (r h) + rb)
+    h' = (1 - z) n + z h
+    """
+
+    OP: ClassVar[str] = "gru"
+    OUTPUT: ClassVar[str] = "H"
+    STATE: ClassVar[Mapping[str, str]] = {"h": "H"}
+
+    w: Matrix = tensor("3H", "I")
+    u: Matrix = tensor("3H", "H")
+    b: F32 = tensor("3H")
+    rb: F32 = tensor("H")
+    reset: Literal["before", "after"] = "after"
+    gate: Act = "sigmoid"
+    candidate: Act = "tanh"
+    activations: Activations = "float32"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dense(Node):
+    """y = act(W x + b)."""
+
+    OP: ClassVar[str] = "dense"
+    OUTPUT: ClassVar[str] = "N"
+
+    w: Matrix = tensor("N", "I")
+    b: F32 = tensor("N")
+    act: Act = "linear"
+    activations: Activations = "float32"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedding(Node):
+    """y = table[x]; x is a model input of width 1 that holds an index in [0, V)."""
+
+    OP: ClassVar[str] = "embedding"
+    OUTPUT: ClassVar[str] = "D"
+
+    table: Matrix = tensor("V", "D")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scale(Node):
+    """y = (x - offset) scale + shift: feature normalisation, or its inverse."""
+
+    OP: ClassVar[str] = "scale"
+
+    offset: F32 = tensor("I")
+    scale: F32 = tensor("I")
+    shift: F32 = tensor("I")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Activation(Node):
+    """y = act(x), element-wise."""
+
+    OP: ClassVar[str] = "activation"
+
+    act: Act = "linear"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Softmax(Node):
+    """y_i = exp(x_i - max x) / sum_j exp(x_j - max x)."""
+
+    OP: ClassVar[str] = "softmax"
+
+
+def tensors(node: Node) -> Iterator[tuple[str, tuple[str, ...], Any]]:
+    """(field, symbolic shape, Matrix or float32 vector) of each tensor of a node."""
+    for f in fields(node):
+        if "shape" in f.metadata:
+            yield f.name, f.metadata["shape"], getattr(node, f.name)
+
+
+def reads(node: Node) -> tuple[str, ...]:
+    """The names of all values that the node reads."""
+    return (node.input, *getattr(node, "others", ()))
+
+
+def attributes(node: Node) -> dict[str, Attribute]:
+    """The node's choices: every field that is neither a tensor nor a name."""
+    skip = {"name", "input", "others"}
+    return {
+        f.name: getattr(node, f.name)
+        for f in fields(node)
+        if "shape" not in f.metadata and f.name not in skip
+    }
+
+
+def dimensions(node: Node, *widths: int) -> dict[str, int]:
+    """The value of each symbol of the node's shapes, from the widths of the values it reads.
+
+    Raises ModelError, naming node and tensor, where the tensors disagree.
+    """
+    dims = node.sizes(*widths)
+    for name, symbols, value in tensors(node):
+        shape = value.data.shape if isinstance(value, Matrix) else value.shape
+        if len(shape) != len(symbols) or not all(map(_bind, symbols, shape, [dims] * len(shape))):
+            known = ", ".join(f"{k}={v}" for k, v in dims.items())
+            raise ModelError(
+                f"node {node.name!r}: {name} has shape {tuple(shape)}, "
+                f"expected ({', '.join(symbols)}) with {known}"
+            )
+    return dims
+
+
+def _bind(symbol: str, size: int, dims: dict[str, int]) -> bool:
+    """Give the symbol's letter its value, or check it; "4H" is 4 times H."""
+    match = _SYMBOL.fullmatch(symbol)
+    assert match is not None, symbol  # noqa: S101 - a node declared wrongly
+    factor = int(match[1] or 1)
+    return 0 < size <= MAX_DIM and size == factor * dims.setdefault(match[2], size // factor)
