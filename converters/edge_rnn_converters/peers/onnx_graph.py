@@ -1,0 +1,159 @@
+"""One step of a model as an ONNX graph; its streams' states are graph inputs and outputs."""
+
+from __future__ import annotations
+
+from functools import singledispatchmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from edge_rnn.graph import Activation, Dense, Gru, Lstm, Model, Node, Rnn, Scale, Softmax
+from edge_rnn_converters.peers.nodes import float32, int8
+
+MICROSOFT = "com.microsoft"
+_ACTS = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "linear": "Identity"}
+_LSTM_ORDER = (0, 3, 1, 2)  # ours i f g o; ONNX's i o f c. A GRU's z r n is ONNX's z r h.
+
+# On AVX2 its products add two neighbours in 16 bits: eight bits overflow, seven don't. See
+# "reduce_range" in https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
+_LARGEST = 63
+
+
+class StepGraph:
+    """Made node by node; `quantized` takes int8 weights where ONNX Runtime has an operator."""
+
+    def __init__(self, model: Model, batch: int, quantized: bool) -> None:
+        self._batch, self._quantized = batch, quantized
+        self._ops: list[Any] = []
+        self._weights: list[Any] = []
+        self.states: dict[str, int] = {}
+        self.width = model.input_width
+        for node in model.nodes:
+            self._add(node)
+        self.output = model.outputs[0]
+        self.output_width = model.output_width
+        self.blob = self._file(model.inputs[0].name)
+
+    @singledispatchmethod
+    def _add(self, node: Node) -> None:
+        raise NotImplementedError(node.OP)
+
+    @_add.register
+    def _(self, node: Lstm) -> None:
+        if not self._quantized:
+            weights = [_gates(float32(m), _LSTM_ORDER)[None] for m in (node.w, node.u)]
+            self._cell("LSTM", node, weights, _bias(node, _LSTM_ORDER), ("h", "c"))
+            return
+        parts = [int8(_gates(m.float64(), _LSTM_ORDER), _LARGEST) for m in (node.w, node.u)]
+        weights = [data.T[None] for data, _ in parts]
+        scales = [scale[None] for _, scale in parts]
+        extra = ("", *(n for s in scales for n in self._scale_and_zero(s)))
+        bias = _bias(node, _LSTM_ORDER)
+        self._cell(
+            "DynamicQuantizeLSTM", node, weights, bias, ("h", "c"), extra, domain=MICROSOFT
+        )
+
+    @_add.register
+    def _(self, node: Gru) -> None:
+        weights = [_gates(float32(m), (0, 1, 2))[None] for m in (node.w, node.u)]
+        bias = _bias(node, (0, 1, 2))
+        after = int(node.reset == "after")
+        self._cell("GRU", node, weights, bias, ("h",), linear_before_reset=after)
+
+    @_add.register
+    def _(self, node: Rnn) -> None:
+        weights = [float32(m)[None] for m in (node.w, node.u)]
+        acts = [_ACTS[node.act] if node.act != "linear" else "Affine"]
+        alpha: dict[str, Any] = {"activation_alpha": [1.0]} if node.act == "linear" else {}
+        self._cell("RNN", node, weights, _bias(node, (0,)), ("h",), activations=acts, **alpha)
+
+    @_add.register
+    def _(self, node: Dense) -> None:
+        if self._quantized:
+            data, scale = int8(node.w.float64(), _LARGEST)
+            weights = [self._weight(data.T), self._weight(scale), ""]
+            name, domain = "DynamicQuantizeMatMul", MICROSOFT
+            inputs = [node.input, *weights, self._weight(node.b)]
+        else:
+            name, domain = "Gemm", ""
+            inputs = [node.input, self._weight(float32(node.w).T), self._weight(node.b)]
+        self._op(name, inputs, [f"{node.name}/sum"], domain=domain)
+        self._op(_ACTS[node.act], [f"{node.name}/sum"], [node.name])
+
+    @_add.register
+    def _(self, node: Scale) -> None:
+        a, b = f"{node.name}/a", f"{node.name}/b"
+        self._op("Sub", [node.input, self._weight(node.offset)], [a])
+        self._op("Mul", [a, self._weight(node.scale)], [b])
+        self._op("Add", [b, self._weight(node.shift)], [node.name])
+
+    @_add.register
+    def _(self, node: Activation) -> None:
+        self._op(_ACTS[node.act], [node.input], [node.name])
+
+    @_add.register
+    def _(self, node: Softmax) -> None:
+        self._op("Softmax", [node.input], [node.name], axis=1)
+
+    def _cell(
+        self,
+        op: str,
+        node: Lstm | Gru | Rnn,
+        weights: list[NDArray[Any]],
+        bias: NDArray[np.float32],
+        states: tuple[str, ...],
+        extra: tuple[str, ...] = (),
+        **attributes: Any,
+    ) -> None:
+        """A recurrent operator over one time step; it takes and gives (1, B, width)."""
+        H = node.u.data.shape[1]
+        names = [f"{node.name}/{s}" for s in states]
+        self.states.update(dict.fromkeys(names, H))
+        axis = self._weight(np.zeros(1, np.int64))
+        self._op("Unsqueeze", [node.input, axis], [f"{node.name}/x"])
+        tensors = [self._weight(w) for w in (*weights, bias)]
+        inputs = [f"{node.name}/x", *tensors, "", *names, *extra]
+        self._op(op, inputs, ["", *(f"{n}_next" for n in names)], hidden_size=H, **attributes)
+        self._op("Squeeze", [f"{names[0]}_next", axis], [node.name])
+
+    def _scale_and_zero(self, scale: NDArray[np.float32]) -> list[str]:
+        return [self._weight(scale), self._weight(np.zeros(scale.shape, np.int8))]
+
+    def _weight(self, data: Any) -> str:
+        name = f"weight{len(self._weights)}"
+        self._weights.append(numpy_helper.from_array(np.ascontiguousarray(data), name))
+        return name
+
+    def _op(self, name: str, inputs: list[str], outputs: list[str], **attributes: Any) -> None:
+        self._ops.append(helper.make_node(name, inputs, outputs, **attributes))
+
+    def _file(self, x: str) -> bytes:
+        B = self._batch
+        states = {n: [1, B, width] for n, width in self.states.items()}
+        nexts = {f"{n}_next": shape for n, shape in states.items()}
+        ins = [_info(n, s) for n, s in {x: [B, self.width], **states}.items()]
+        outs = [_info(n, s) for n, s in {self.output: [B, self.output_width], **nexts}.items()]
+        graph = helper.make_graph(self._ops, "step", ins, outs, self._weights)
+        sets = [helper.make_opsetid("", 17), helper.make_opsetid(MICROSOFT, 1)]
+        model = helper.make_model(graph, opset_imports=sets, ir_version=9)
+        blob: bytes = model.SerializeToString()
+        return blob
+
+
+def _info(name: str, shape: list[int]) -> Any:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def _gates(rows: Any, order: tuple[int, ...]) -> NDArray[Any]:
+    """Rows (gates * H, ...) with the gates in another order."""
+    parts = np.split(np.asarray(rows), len(order))
+    return np.concatenate([parts[k] for k in order])
+
+
+def _bias(node: Lstm | Gru | Rnn, order: tuple[int, ...]) -> NDArray[np.float32]:
+    recurrent = np.zeros(len(node.b), np.float32)
+    if isinstance(node, Gru):
+        recurrent[-len(node.rb) :] = node.rb
+    return np.concatenate([_gates(node.b, order), recurrent])[None]
