@@ -51,16 +51,26 @@ def load(wanted: Sequence[str]) -> dict[str, Peer]:
 
 
 def run(model: Model, batches: Sequence[int], peers: dict[str, Peer], seconds: float) -> Bench:
-    """Measure each batch size, ours and the peers' variants in turn."""
+    """Measure each batch size, ours and the peers' variants in turn, `seconds` for each."""
     timings, compared, absent = [], [], {}
     for batch in batches:
-        variants: list[Variant] = []
-        for name, peer in peers.items():
-            try:
-                variants += peer(model, batch)
-            except (MissingExtraError, UnsupportedError) as e:
-                absent[name] = Absent(name, str(e))
-        own, others = compare(model, batch, variants, seconds)
+        found, missing = variants(model, batch, peers)
+        own, others = compare(model, batch, found, seconds)
         timings.append(own)
         compared += others
+        absent.update({a.peer: a for a in missing})
     return Bench(tuple(timings), tuple(compared), tuple(absent.values()))
+
+
+def variants(
+    model: Model, batch: int, peers: dict[str, Peer]
+) -> tuple[list[Variant], list[Absent]]:
+    """All ways in which the peers run the model, and the peers that don't."""
+    found: list[Variant] = []
+    absent = []
+    for name, peer in peers.items():
+        try:
+            found += peer(model, batch)
+        except (MissingExtraError, UnsupportedError) as e:
+            absent.append(Absent(name, str(e)))
+    return found, absent

@@ -22,19 +22,24 @@ _LARGEST = 63
 
 
 class StepGraph:
-    """Made node by node; `quantized` takes int8 weights where ONNX Runtime has an operator."""
+    """Made node by node; `quantized` takes int8 weights where ONNX Runtime has an operator.
+
+    Every value is (1, B, width), a sequence of one step, as the recurrent operators take and give
+    it. The value `output` may be a state's next one.
+    """
 
     def __init__(self, model: Model, batch: int, quantized: bool) -> None:
         self._batch, self._quantized = batch, quantized
         self._ops: list[Any] = []
         self._weights: list[Any] = []
         self.states: dict[str, int] = {}
-        self.width = model.input_width
+        self.input = model.inputs[0].name
+        self._values = {self.input: self.input}
         for node in model.nodes:
+            self._values[node.name] = node.name
             self._add(node)
-        self.output = model.outputs[0]
-        self.output_width = model.output_width
-        self.blob = self._file(model.inputs[0].name)
+        self.output = self._values[model.outputs[0]]
+        self.blob = self._file(model)
 
     @singledispatchmethod
     def _add(self, node: Node) -> None:
@@ -71,31 +76,33 @@ class StepGraph:
 
     @_add.register
     def _(self, node: Dense) -> None:
+        total = node.name if node.act == "linear" else f"{node.name}/sum"
         if self._quantized:
             data, scale = int8(node.w.float64(), _LARGEST)
             weights = [self._weight(data.T), self._weight(scale), ""]
-            name, domain = "DynamicQuantizeMatMul", MICROSOFT
-            inputs = [node.input, *weights, self._weight(node.b)]
+            inputs = [self._values[node.input], *weights, self._weight(node.b)]
+            self._op("DynamicQuantizeMatMul", inputs, [total], domain=MICROSOFT)
         else:
-            name, domain = "Gemm", ""
-            inputs = [node.input, self._weight(float32(node.w).T), self._weight(node.b)]
-        self._op(name, inputs, [f"{node.name}/sum"], domain=domain)
-        self._op(_ACTS[node.act], [f"{node.name}/sum"], [node.name])
+            inputs = [self._values[node.input], self._weight(float32(node.w).T)]
+            self._op("MatMul", inputs, [f"{node.name}/product"])
+            self._op("Add", [f"{node.name}/product", self._weight(node.b)], [total])
+        if node.act != "linear":
+            self._op(_ACTS[node.act], [total], [node.name])
 
     @_add.register
     def _(self, node: Scale) -> None:
         a, b = f"{node.name}/a", f"{node.name}/b"
-        self._op("Sub", [node.input, self._weight(node.offset)], [a])
+        self._op("Sub", [self._values[node.input], self._weight(node.offset)], [a])
         self._op("Mul", [a, self._weight(node.scale)], [b])
         self._op("Add", [b, self._weight(node.shift)], [node.name])
 
     @_add.register
     def _(self, node: Activation) -> None:
-        self._op(_ACTS[node.act], [node.input], [node.name])
+        self._op(_ACTS[node.act], [self._values[node.input]], [node.name])
 
     @_add.register
     def _(self, node: Softmax) -> None:
-        self._op("Softmax", [node.input], [node.name], axis=1)
+        self._op("Softmax", [self._values[node.input]], [node.name], axis=2)
 
     def _cell(
         self,
@@ -107,16 +114,13 @@ class StepGraph:
         extra: tuple[str, ...] = (),
         **attributes: Any,
     ) -> None:
-        """A recurrent operator over one time step; it takes and gives (1, B, width)."""
         H = node.u.data.shape[1]
         names = [f"{node.name}/{s}" for s in states]
         self.states.update(dict.fromkeys(names, H))
-        axis = self._weight(np.zeros(1, np.int64))
-        self._op("Unsqueeze", [node.input, axis], [f"{node.name}/x"])
         tensors = [self._weight(w) for w in (*weights, bias)]
-        inputs = [f"{node.name}/x", *tensors, "", *names, *extra]
-        self._op(op, inputs, ["", *(f"{n}_next" for n in names)], hidden_size=H, **attributes)
-        self._op("Squeeze", [f"{names[0]}_next", axis], [node.name])
+        inputs = [self._values[node.input], *tensors, "", *names, *extra]
+        self._op(op, inputs, ["", *map(after, names)], hidden_size=H, **attributes)
+        self._values[node.name] = after(names[0])
 
     def _scale_and_zero(self, scale: NDArray[np.float32]) -> list[str]:
         return [self._weight(scale), self._weight(np.zeros(scale.shape, np.int8))]
@@ -129,21 +133,25 @@ class StepGraph:
     def _op(self, name: str, inputs: list[str], outputs: list[str], **attributes: Any) -> None:
         self._ops.append(helper.make_node(name, inputs, outputs, **attributes))
 
-    def _file(self, x: str) -> bytes:
-        B = self._batch
-        states = {n: [1, B, width] for n, width in self.states.items()}
-        nexts = {f"{n}_next": shape for n, shape in states.items()}
-        ins = [_info(n, s) for n, s in {x: [B, self.width], **states}.items()]
-        outs = [_info(n, s) for n, s in {self.output: [B, self.output_width], **nexts}.items()]
-        graph = helper.make_graph(self._ops, "step", ins, outs, self._weights)
+    def _file(self, model: Model) -> bytes:
+        ins = {self.input: model.input_width, **self.states}
+        outs = {after(n): width for n, width in self.states.items()}
+        outs[self.output] = model.output_width
+        infos = [[self._info(*v) for v in values.items()] for values in (ins, outs)]
+        graph = helper.make_graph(self._ops, "step", *infos, self._weights)
         sets = [helper.make_opsetid("", 17), helper.make_opsetid(MICROSOFT, 1)]
-        model = helper.make_model(graph, opset_imports=sets, ir_version=9)
-        blob: bytes = model.SerializeToString()
+        blob: bytes = helper.make_model(
+            graph, opset_imports=sets, ir_version=9
+        ).SerializeToString()
         return blob
 
+    def _info(self, name: str, width: int) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, self._batch, width])
 
-def _info(name: str, shape: list[int]) -> Any:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+def after(state: str) -> str:
+    """The name of the state's next value."""
+    return f"{state}_next"
 
 
 def _gates(rows: Any, order: tuple[int, ...]) -> NDArray[Any]:

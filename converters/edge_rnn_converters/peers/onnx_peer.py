@@ -37,34 +37,32 @@ def _step(model: Model, batch: int, quantized: bool) -> Step:
     """Two bindings that take turns: the states that one writes, the other reads."""
     import onnxruntime as ort
 
-    from edge_rnn_converters.peers.onnx_graph import StepGraph
+    from edge_rnn_converters.peers.onnx_graph import StepGraph, after
 
     graph = StepGraph(model, batch, quantized)
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = ort.InferenceSession(graph.blob, options, providers=["CPUExecutionProvider"])
-    x, y = (np.zeros((batch, n), np.float32) for n in (graph.width, graph.output_width))
+    x = np.zeros((1, batch, model.input_width), np.float32)
+    y = np.zeros((1, batch, model.output_width), np.float32)
     pair: list[dict[str, F32]] = [
         {n: np.zeros((1, batch, width), np.float32) for n, width in graph.states.items()}
         for _ in range(2)
     ]
-    name = model.inputs[0].name
-    turns = [
-        _bind(session, {name: x, **old}, {graph.output: y, **_next(new)})
-        for old, new in (pair, pair[::-1])
-    ]
+    turns = []
+    for old, new in (pair, pair[::-1]):
+        outputs = {graph.output: y, **{after(n): state for n, state in new.items()}}
+        binding = _bind(session, {graph.input: x, **old}, outputs)
+        turns.append((binding, outputs[graph.output][0]))
 
     def step(rows: F32) -> F32:
-        x[:] = rows
-        session.run_with_iobinding(turns[0])
+        x[0] = rows
         turns.reverse()
-        return y
+        binding, out = turns[0]
+        session.run_with_iobinding(binding)
+        return out
 
     return step
-
-
-def _next(states: dict[str, F32]) -> dict[str, F32]:
-    return {f"{name}_next": state for name, state in states.items()}
 
 
 def _bind(session: Any, inputs: dict[str, F32], outputs: dict[str, F32]) -> Any:
