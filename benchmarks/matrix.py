@@ -59,7 +59,8 @@ GROUPS = (
 class Row:
     """Medians in microseconds a call; `ratio` is the peer's time over ours, `bar` what it must be.
 
-    A peer that computes something else has no time and no ratio.
+    `difference` as in `edge_rnn.cli.measure.Compared`; a peer that computes something else has no
+    time and no ratio.
     """
 
     cell: str
@@ -67,6 +68,7 @@ class Row:
     batch: int
     hidden: int
     peer: str
+    runtime: str
     ours_us: float
     difference: float
     peer_us: float | None
@@ -101,7 +103,8 @@ def measure(group: Group, H: int, known: dict[str, peers.Peer], rounds: int) -> 
     ours, compared = compare(model, group.batch, variants, seconds=rounds * 0.04, rounds=rounds)
     rows = [
         Row(
-            *(group.cell, group.precision, group.batch, H, c.variant, ours.p50_us, c.difference),
+            *(group.cell, group.precision, group.batch, H, c.variant, c.runtime),
+            *(ours.p50_us, c.difference),
             c.timing.p50_us if c.timing else None,
             c.ratio,
         )
@@ -127,7 +130,9 @@ def cells(row: Row) -> tuple[str, ...]:
     else:
         figures = (f"{row.peer_us:.1f}", f"{row.ratio:.2f}")
     bar = "" if row.bar is None else f"{row.bar:g}"
-    reached = "" if row.bar is None or row.ratio is None else "yes" if row.ratio >= row.bar else "no"
+    reached = (
+        "" if row.bar is None or row.ratio is None else "yes" if row.ratio >= row.bar else "no"
+    )
     return (
         *(row.cell.upper(), row.precision, str(row.batch), str(row.hidden), row.peer),
         *(f"{row.ours_us:.1f}", *figures, bar, reached),
@@ -159,13 +164,15 @@ def main(rounds: int, only: str, as_json: bool, markdown: bool) -> None:
     known = peers.load(peers.names())
     progress = track(list(chosen(only)), "measuring", console=Console(stderr=True), transient=True)
     rows = [row for group, H in progress for row in measure(group, H, known, rounds)]
+    versions = ", ".join(sorted({row.runtime for row in rows}))
     if as_json:
         click.echo(json.dumps([asdict(r) for r in rows]))
     elif markdown:
         lines = [TITLES, ("---",) * len(TITLES), *map(cells, rows)]
         click.echo("\n".join(f"| {' | '.join(line)} |" for line in lines))
+        click.echo(f"\n{versions}")
     else:
-        table = Table(*TITLES)
+        table = Table(*TITLES, caption=versions)
         for row in rows:
             table.add_row(*cells(row))
         Console().print(table)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 import msgspec
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from edge_rnn.cli import peers
-from edge_rnn.cli.measure import Compared, Timing
+from edge_rnn.cli.measure import Timing
 from edge_rnn.cli.peers import Bench
 from edge_rnn.graph import Model
 from edge_rnn.modelfile import load
@@ -91,7 +92,7 @@ def _show(result: Bench, model: Model) -> None:
         if not c.agrees:
             console.print(
                 f"{c.variant}, batch {c.batch}: its outputs differ from ours by "
-                f"{c.difference:.2g}, more than {c.tolerance:.2g}: not timed",
+                f"{c.difference:.2g} of their size, more than {c.tolerance:.2g}: not timed",
                 highlight=False,
             )
     for a in result.absent:
@@ -99,34 +100,36 @@ def _show(result: Bench, model: Model) -> None:
 
 
 def _table(result: Bench, model: Model) -> Table:
+    if result.compared:
+        return _table_beside(result)
     table = Table(caption=_real_time(result.timings[0], model))
-    table.add_column("batch", justify="right")
-    if result.compared:
-        table.add_column("runtime")
-    for title in ("p50 µs/call", "p99 µs/call", "µs/step", "steps/s", "multiply-adds/s"):
+    for title in ("batch", "p50 µs/call", "p99 µs/call", "µs/step", "steps/s", "multiply-adds/s"):
         table.add_column(title, justify="right")
-    if result.compared:
-        table.add_column("edge-rnn is", justify="right")
     for t in result.timings:
-        beside = [c for c in result.compared if c.batch == t.batch]
-        table.add_row(*_cells(t, "edge-rnn" if result.compared else None))
-        for c in beside:
-            if c.timing is not None:
-                table.add_row(*_cells(c.timing, c.variant), _times(c))
+        p50, p99, rate = _figures(t)
+        work = f"{t.multiply_adds_per_second:.2e}"
+        table.add_row(str(t.batch), p50, p99, f"{t.p50_us / t.batch:.2f}", rate, work)
+    return table
+
+
+def _table_beside(result: Bench) -> Table:
+    runtimes = ", ".join(dict.fromkeys(c.runtime for c in result.compared))
+    caption = f"{runtimes}; differs: of the outputs' size; ratio: its time over ours"
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, caption=caption)
+    for title in ("batch", "runtime", "p50 µs", "p99 µs", "steps/s", "differs", "ratio"):
+        table.add_column(title, justify="left" if title == "runtime" else "right", no_wrap=True)
+    for t in result.timings:
+        table.add_row(str(t.batch), "edge-rnn", *_figures(t))
+        for c in result.compared:
+            if c.batch == t.batch and c.timing is not None:
+                figures = (f"{c.difference:.1g}", f"{c.ratio:.2f}")
+                table.add_row("", c.variant, *_figures(c.timing), *figures)
         table.add_section()
     return table
 
 
-def _cells(t: Timing, runtime: str | None) -> list[str]:
-    return [
-        *(str(t.batch), *([runtime] if runtime else [])),
-        *(f"{t.p50_us:.1f}", f"{t.p99_us:.1f}", f"{t.p50_us / t.batch:.2f}"),
-        *(f"{t.steps_per_second:,.0f}", f"{t.multiply_adds_per_second:.2e}"),
-    ]
-
-
-def _times(c: Compared) -> str:
-    return f"{c.ratio:.2f} x as fast"
+def _figures(t: Timing) -> tuple[str, str, str]:
+    return f"{t.p50_us:.1f}", f"{t.p99_us:.1f}", f"{t.steps_per_second:,.0f}"
 
 
 def _real_time(first: Timing, model: Model) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -19,8 +19,8 @@ Step: TypeAlias = Callable[[F32], F32]
 Numbers: TypeAlias = Literal["float32", "int8"]
 
 TOLERANCE: dict[Numbers, float] = {"float32": 1e-4, "int8": 0.1}
-"""Largest difference between outputs that agree, as a part of the largest output, by what the
-matrix products of the less exact side are made of."""
+"""Largest `Compared.difference` of outputs that agree, by what the matrix products of the less
+exact side multiply."""
 
 WARM_UP = 64
 _MIN_CALLS = 3
@@ -28,9 +28,13 @@ _MIN_CALLS = 3
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way in which a peer runs a model; `numbers` are what its matrix products multiply."""
+    """One way in which a peer runs a model, such as "LiteRT int8 full" of runtime "LiteRT 2.3.0".
+
+    `numbers` are what its matrix products multiply.
+    """
 
     name: str
+    runtime: str
     numbers: Numbers
     step: Step
 
@@ -49,12 +53,15 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A variant beside us: largest difference of outputs, and how many times faster we are.
+    """A variant beside us: how much its outputs differ, and how many times faster we are.
 
-    One that does not agree was not timed. `ratio` is the median of the rounds' ratios.
+    difference: root-mean-square difference of the outputs over the root-mean-square of ours, which
+        unlike the largest difference says the same whatever the batch size.
+    ratio: the median of the rounds' ratios. A variant that does not agree was not timed.
     """
 
     variant: str
+    runtime: str
     batch: int
     difference: float
     tolerance: float
@@ -84,8 +91,7 @@ def compare(
     medians = np.array([[np.median(calls) for calls in turns] for turns in spent])
     for column, (i, timing) in enumerate(zip(agreed, others, strict=True), 1):
         ratio = float(np.median(medians[:, column] / medians[:, 0]))
-        c = compared[i]
-        compared[i] = Compared(c.variant, batch, c.difference, c.tolerance, timing, ratio)
+        compared[i] = replace(compared[i], timing=timing, ratio=ratio)
     return own, compared
 
 
@@ -117,18 +123,17 @@ def inputs(model: Model, batch: int, steps: int = WARM_UP, seed: int = 0) -> F32
 
 def _agreement(model: Model, ours: Step, x: F32, variants: Sequence[Variant]) -> list[Compared]:
     """Run all from the initial state over the same inputs."""
-    worst, peak = np.zeros(len(variants)), 0.0
+    size, errors = 0.0, np.zeros(len(variants))
     for rows in x:
-        y = ours(rows)
-        peak = max(peak, float(np.abs(y).max()))
-        # A peer's NaN must count as a difference, and np.maximum passes it on.
-        worst = np.maximum(worst, [np.abs(v.step(rows) - y).max() for v in variants])
+        y = ours(rows).astype(np.float64)
+        size += np.square(y).sum()
+        errors += [np.square(v.step(rows) - y).sum() for v in variants]
+    differences = np.sqrt(errors / max(size, np.finfo(np.float64).tiny))
     # Nodes with quantized activations are as exact as int8 is.
     exact = all(getattr(n, "activations", "float32") == "float32" for n in model.nodes)
-    bounds = [TOLERANCE[v.numbers if exact else "int8"] * peak for v in variants]
     return [
-        Compared(v.name, x.shape[1], float(d), b)
-        for v, d, b in zip(variants, worst, bounds, strict=True)
+        Compared(v.name, v.runtime, x.shape[1], float(d), TOLERANCE[v.numbers if exact else "int8"])
+        for v, d in zip(variants, differences, strict=True)
     ]
 
 

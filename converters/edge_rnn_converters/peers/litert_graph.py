@@ -111,7 +111,9 @@ class StepGraph:
         i, f, g, o = self._parts(self._product(xh, w, node.b, r.gates), [h.width] * 4)
         i, f, o = (self._unary("LOGISTIC", v) for v in (i, f, o))
         kept = self._binary("MUL", f, c, c.scale)
-        new = self._binary("ADD", kept, self._binary("MUL", i, self._unary("TANH", g), r.unit), c.scale)
+        new = self._binary(
+            "ADD", kept, self._binary("MUL", i, self._unary("TANH", g), r.unit), c.scale
+        )
         out = self._binary("MUL", o, self._unary("TANH", new), h.scale)
         self._next[node.name, "h"], self._next[node.name, "c"] = out, new
         return out

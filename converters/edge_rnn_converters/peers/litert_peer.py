@@ -35,7 +35,8 @@ def variants(model: Model, batch: int) -> list[Variant]:
     exports: tuple[Export, ...] = ("float32", "int8 dynamic", "int8 full")
     return [
         Variant(
-            f"LiteRT {ai_edge_litert.__version__} {export}",
+            f"LiteRT {export}",
+            f"LiteRT {ai_edge_litert.__version__}",
             "float32" if export == "float32" else "int8",
             step(model, batch, export),
         )

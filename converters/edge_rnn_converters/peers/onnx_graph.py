@@ -56,9 +56,7 @@ class StepGraph:
         scales = [scale[None] for _, scale in parts]
         extra = ("", *(n for s in scales for n in self._scale_and_zero(s)))
         bias = _bias(node, _LSTM_ORDER)
-        self._cell(
-            "DynamicQuantizeLSTM", node, weights, bias, ("h", "c"), extra, domain=MICROSOFT
-        )
+        self._cell("DynamicQuantizeLSTM", node, weights, bias, ("h", "c"), extra, domain=MICROSOFT)
 
     @_add.register
     def _(self, node: Gru) -> None:
@@ -114,7 +112,7 @@ class StepGraph:
         extra: tuple[str, ...] = (),
         **attributes: Any,
     ) -> None:
-        H = node.u.data.shape[1]
+        H: int = node.u.data.shape[1]
         names = [f"{node.name}/{s}" for s in states]
         self.states.update(dict.fromkeys(names, H))
         tensors = [self._weight(w) for w in (*weights, bias)]
@@ -137,12 +135,10 @@ class StepGraph:
         ins = {self.input: model.input_width, **self.states}
         outs = {after(n): width for n, width in self.states.items()}
         outs[self.output] = model.output_width
-        infos = [[self._info(*v) for v in values.items()] for values in (ins, outs)]
-        graph = helper.make_graph(self._ops, "step", *infos, self._weights)
+        ins_info, outs_info = ([self._info(*v) for v in d.items()] for d in (ins, outs))
+        graph = helper.make_graph(self._ops, "step", ins_info, outs_info, self._weights)
         sets = [helper.make_opsetid("", 17), helper.make_opsetid(MICROSOFT, 1)]
-        blob: bytes = helper.make_model(
-            graph, opset_imports=sets, ir_version=9
-        ).SerializeToString()
+        blob: bytes = helper.make_model(graph, opset_imports=sets, ir_version=9).SerializeToString()
         return blob
 
     def _info(self, name: str, width: int) -> Any:

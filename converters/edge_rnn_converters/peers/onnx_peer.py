@@ -13,7 +13,7 @@ from edge_rnn_converters.peers.nodes import check
 
 
 def variants(model: Model, batch: int) -> list[Variant]:
-    """float32 and, where there is an LSTM, int8; it has no int8 GRU.
+    """float32 and, where there is an LSTM, int8 (DynamicQuantizeLSTM); it has no int8 GRU.
 
     Raises MissingExtraError or UnsupportedError.
     """
@@ -25,11 +25,12 @@ def variants(model: Model, batch: int) -> list[Variant]:
             "onnxruntime", extra="onnx", need="to measure against ONNX Runtime"
         ) from e
     check("ONNX Runtime", model)
-    name = f"ONNX Runtime {ort.__version__}"
-    found = [Variant(f"{name} float32", "float32", _step(model, batch, quantized=False))]
+    runtime = f"ONNX Runtime {ort.__version__}"
+    step = _step(model, batch, quantized=False)
+    found = [Variant("ONNX Runtime float32", runtime, "float32", step)]
     if any(isinstance(n, Lstm) for n in model.nodes):
         step = _step(model, batch, quantized=True)
-        found.append(Variant(f"{name} int8 (DynamicQuantizeLSTM)", "int8", step))
+        found.append(Variant("ONNX Runtime int8", runtime, "int8", step))
     return found
 
 
@@ -49,7 +50,7 @@ def _step(model: Model, batch: int, quantized: bool) -> Step:
         {n: np.zeros((1, batch, width), np.float32) for n, width in graph.states.items()}
         for _ in range(2)
     ]
-    turns = []
+    turns: list[tuple[Any, F32]] = []
     for old, new in (pair, pair[::-1]):
         outputs = {graph.output: y, **{after(n): state for n, state in new.items()}}
         binding = _bind(session, {graph.input: x, **old}, outputs)

@@ -39,10 +39,10 @@ def variants(model: Model, batch: int) -> list[Variant]:
             raise UnsupportedError(f"PyTorch: node {n.name!r}: it has no RNN with act={n.act!r}")
     torch.set_num_threads(1)
     layers = torch.nn.ModuleList(_module(n) for n in model.nodes).eval()
-    name = f"PyTorch {torch.__version__}"
-    found = [Variant(f"{name} float32", "float32", _step(model, layers, batch))]
+    runtime = f"PyTorch {torch.__version__}"
+    found = [Variant("PyTorch float32", runtime, "float32", _step(model, layers, batch))]
     if any(isinstance(n, Rnn | Lstm | Gru | Dense) for n in model.nodes):
-        found.append(Variant(f"{name} int8 dynamic", "int8", _step(model, _int8(layers), batch)))
+        found.append(Variant("PyTorch int8", runtime, "int8", _step(model, _int8(layers), batch)))
     return found
 
 
@@ -112,7 +112,7 @@ def _scale(node: Scale) -> Any:
 
     offset, scale, shift = (torch.tensor(v) for v in (node.offset, node.scale, node.shift))
 
-    class Affine(torch.nn.Module):
+    class Affine(torch.nn.Module):  # type: ignore[misc]
         def forward(self, x: Any) -> Any:
             return (x - offset) * scale + shift
 
