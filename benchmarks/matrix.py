@@ -57,8 +57,10 @@ GROUPS = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Medians in microseconds a call; `ratio` is the peer's time over ours, `bar` what it must be.
+    """Medians in microseconds a call; `ratio` is the peer's time over ours.
 
+    fastest: of the peer's exports that agree and that the bar is about; `bar` is what its ratio
+        must be, if there is a bar for this size.
     `difference` as in `edge_rnn.cli.measure.Compared`; a peer that computes something else has no
     time and no ratio.
     """
@@ -73,6 +75,7 @@ class Row:
     difference: float
     peer_us: float | None
     ratio: float | None
+    fastest: bool = False
     bar: float | None = None
 
 
@@ -110,37 +113,33 @@ def measure(group: Group, H: int, known: dict[str, peers.Peer], rounds: int) -> 
         )
         for c in compared
     ]
-    return _with_bars(rows, group, H)
+    return _judged(rows, group, H)
 
 
-def _with_bars(rows: list[Row], group: Group, H: int) -> list[Row]:
-    """A peer's bar stands beside its fastest export."""
+def _judged(rows: list[Row], group: Group, H: int) -> list[Row]:
     for pattern, bars in group.bars.items():
         timed = [r for r in rows if r.ratio is not None and re.match(pattern, r.peer)]
         if timed:
             best = min(timed, key=lambda r: r.ratio or 0)
-            rows[rows.index(best)] = replace(best, bar=bars.get(H))
+            rows[rows.index(best)] = replace(best, fastest=True, bar=bars.get(H))
     return rows
 
 
 def cells(row: Row) -> tuple[str, ...]:
     """A row of the table."""
-    if row.ratio is None:
-        figures = (f"outputs differ by {row.difference:.2g}", "")
-    else:
+    figures, bar = ("disagrees", ""), ("", "")
+    if row.ratio is not None:
         figures = (f"{row.peer_us:.1f}", f"{row.ratio:.2f}")
-    bar = "" if row.bar is None else f"{row.bar:g}"
-    reached = (
-        "" if row.bar is None or row.ratio is None else "yes" if row.ratio >= row.bar else "no"
-    )
+        if row.bar is not None:
+            bar = (f"{row.bar:g}", "yes" if row.ratio >= row.bar else "no")
     return (
         *(row.cell.upper(), row.precision, str(row.batch), str(row.hidden), row.peer),
-        *(f"{row.ours_us:.1f}", *figures, bar, reached),
+        *(f"{row.difference:.0e}", f"{row.ours_us:.1f}", *figures, *bar),
     )
 
 
 TITLES = (
-    *("cell", "ours", "batch", "H", "peer", "edge-rnn µs", "peer µs", "times faster"),
+    *("cell", "ours", "batch", "H", "peer", "differs", "edge-rnn µs", "peer µs", "times faster"),
     *("bar", "reached"),
 )
 
@@ -157,24 +156,26 @@ def chosen(only: str) -> Iterator[tuple[Group, int]]:
 @click.command()
 @click.option("--rounds", default=25, show_default=True, help="Of 40 ms a runtime.")
 @click.option("--only", default="", help='A regular expression, such as "gru int8 batch 1 ".')
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--all", "every", is_flag=True, help="Every export, not a peer's fastest only.")
+@click.option("--json", "as_json", is_flag=True, help="Every export, as JSON.")
 @click.option("--markdown", is_flag=True)
-def main(rounds: int, only: str, as_json: bool, markdown: bool) -> None:
+def main(rounds: int, only: str, every: bool, as_json: bool, markdown: bool) -> None:
     """Time one step of LSTM and GRU layers beside the peers that are installed."""
     known = peers.load(peers.names())
     progress = track(list(chosen(only)), "measuring", console=Console(stderr=True), transient=True)
     rows = [row for group, H in progress for row in measure(group, H, known, rounds)]
     versions = ", ".join(sorted({row.runtime for row in rows}))
+    shown = [cells(row) for row in rows if row.fastest or every]
     if as_json:
         click.echo(json.dumps([asdict(r) for r in rows]))
     elif markdown:
-        lines = [TITLES, ("---",) * len(TITLES), *map(cells, rows)]
+        lines = [TITLES, ("---",) * len(TITLES), *shown]
         click.echo("\n".join(f"| {' | '.join(line)} |" for line in lines))
         click.echo(f"\n{versions}")
     else:
         table = Table(*TITLES, caption=versions)
-        for row in rows:
-            table.add_row(*cells(row))
+        for line in shown:
+            table.add_row(*line)
         Console().print(table)
 
 

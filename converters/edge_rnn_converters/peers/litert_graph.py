@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import singledispatchmethod
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +28,11 @@ from edge_rnn.graph import (
     state_tensors,
 )
 from edge_rnn_converters.peers.litert_file import Graph
+from edge_rnn_converters.peers.litert_peer import Export
 from edge_rnn_converters.peers.litert_ranges import Ranges, measure
 from edge_rnn_converters.peers.nodes import int8
 
 Weights: TypeAlias = NDArray[np.float64]
-Export: TypeAlias = Literal["float32", "int8 dynamic", "int8 full"]
-"""int8 dynamic: weights in int8, float32 values that products quantize as they come;
-int8 full: all values in int8, with scales from a calibration."""
 
 _OPS = {"relu": "RELU", "tanh": "TANH", "sigmoid": "LOGISTIC"}
 _SCALES = {"TANH": (1 / 128, 0), "LOGISTIC": (1 / 256, -128)}  # LiteRT's quantization spec

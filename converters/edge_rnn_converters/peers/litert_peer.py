@@ -6,7 +6,7 @@ longer than set_tensor and get_tensor do.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -16,7 +16,13 @@ from edge_rnn.graph import F32, Dense, Gru, Lstm, Model, Rnn
 from edge_rnn_converters.peers.nodes import check
 
 if TYPE_CHECKING:
-    from edge_rnn_converters.peers.litert_graph import Export
+    from edge_rnn_converters.peers.litert_graph import StepGraph
+
+Export: TypeAlias = Literal["float32", "int8 dynamic", "int8 full"]
+"""int8 dynamic: weights in int8, float32 values that products quantize as they come;
+int8 full: all values in int8, with scales from a calibration."""
+
+EXPORTS: tuple[Export, ...] = ("float32", "int8 dynamic", "int8 full")
 
 
 def variants(model: Model, batch: int) -> list[Variant]:
@@ -32,41 +38,46 @@ def variants(model: Model, batch: int) -> list[Variant]:
         ) from e
     check("LiteRT", model)
     products = any(isinstance(n, Rnn | Lstm | Gru | Dense) for n in model.nodes)
-    exports: tuple[Export, ...] = ("float32", "int8 dynamic", "int8 full")
     return [
         Variant(
             f"LiteRT {export}",
             f"LiteRT {ai_edge_litert.__version__}",
             "float32" if export == "float32" else "int8",
-            step(model, batch, export),
+            _step(model, batch, export),
         )
-        for export in (exports if products else exports[:1])
+        for export in (EXPORTS if products else EXPORTS[:1])
     ]
 
 
-def step(model: Model, batch: int, export: Export) -> Step:
-    """The states that a step fetched are fed to the next."""
+def interpreter(model: Model, batch: int, export: Export) -> tuple[Any, StepGraph]:
+    """The model loaded, its states zero; XNNPACK is applied by itself."""
     from ai_edge_litert.interpreter import Interpreter
 
     from edge_rnn_converters.peers.litert_graph import StepGraph
 
     graph = StepGraph(model, batch, export)
-    # It applies XNNPACK by itself.
-    interpreter = Interpreter(model_content=graph.blob, num_threads=1)
-    interpreter.allocate_tensors()
-    x, *states = (d["index"] for d in interpreter.get_input_details())
-    outputs = [d["index"] for d in interpreter.get_output_details()]
+    loaded = Interpreter(model_content=graph.blob, num_threads=1)
+    loaded.allocate_tensors()
+    _, *states = loaded.get_input_details()
     for tensor, value in zip(states, graph.states, strict=True):
-        dtype = np.float32 if value.scale is None else np.int8
-        interpreter.set_tensor(tensor, np.zeros((batch, value.width), dtype))
+        zeros = np.zeros((batch, value.width), np.float32 if value.scale is None else np.int8)
+        loaded.set_tensor(tensor["index"], zeros)
+    return loaded, graph
+
+
+def _step(model: Model, batch: int, export: Export) -> Step:
+    """The states that a step fetched are fed to the next."""
+    loaded, graph = interpreter(model, batch, export)
+    x, *states = (d["index"] for d in loaded.get_input_details())
+    outputs = [d["index"] for d in loaded.get_output_details()]
     which, start, stop = graph.output
 
     def step(rows: F32) -> F32:
-        interpreter.set_tensor(x, rows)
-        interpreter.invoke()
-        fetched = [interpreter.get_tensor(o) for o in outputs]
+        loaded.set_tensor(x, rows)
+        loaded.invoke()
+        fetched = [loaded.get_tensor(o) for o in outputs]
         for tensor, value in zip(states, fetched, strict=False):
-            interpreter.set_tensor(tensor, value)
+            loaded.set_tensor(tensor, value)
         y: F32 = fetched[which][:, start:stop]
         return y
 
