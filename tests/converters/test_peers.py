@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,7 @@ from edge_rnn_converters.peers import litert_peer
 from edge_rnn_converters.peers.nodes import int8
 from tests.core import models
 
+MATRIX = Path(__file__).parents[2] / "benchmarks" / "matrix.py"
 PACKAGES = {"litert": "ai_edge_litert", "onnxruntime": "onnxruntime", "torch": "torch"}
 INSTALLED = [name for name, package in PACKAGES.items() if find_spec(package)]
 NODES = ("rnn", "rnn_relu", "lstm", "gru_after", "gru_before", "scale", "activation", "softmax")
@@ -190,6 +192,19 @@ def test_bench_against_peers_as_a_table(file: Path, tmp_path: Path) -> None:
     edge_rnn.save(models.embedding("int8"), tmp_path / "e.ernn")
     text = bench(tmp_path / "e.ernn", "--against", "litert", "--seconds", "0.02").stdout
     assert "litert: not measured: LiteRT: node 'emb': embedding" in text.replace("\n", " ")
+
+
+def test_the_matrix_measures_what_is_installed_and_sets_bars() -> None:
+    options = ("--only", "lstm int8 batch 1 H=32", "--rounds", "1", "--json")
+    done = subprocess.run(
+        [sys.executable, str(MATRIX), *options], capture_output=True, check=True, timeout=100
+    )
+    rows = {row["peer"]: row for row in json.loads(done.stdout)}
+    assert {"LiteRT int8 dynamic", "LiteRT int8 full", "ONNX Runtime int8"} <= set(rows)
+    assert all(row["ratio"] > 0 and row["hidden"] == 32 for row in rows.values())
+    bars = {name: row["bar"] for name, row in rows.items() if row["fastest"]}
+    assert sorted(bars.values()) == [4, 9]
+    assert bars["ONNX Runtime int8"] == 9
 
 
 def test_an_unknown_peer_is_refused_with_those_known(file: Path) -> None:

@@ -29,8 +29,7 @@ COMMON_ACTS = ("linear", "relu", "tanh", "sigmoid")
 def check(peer: str, model: Model, acts: Collection[str] = COMMON_ACTS) -> None:
     """Raise UnsupportedError, naming node and attribute, for what `peer` is not asked to run.
 
-    It runs one input through one chain of nodes to one output; `acts` are the activations that
-    it has outside LSTM and GRU, whose own must be the usual ones.
+    `acts` are the activations that it has outside LSTM and GRU, whose own must be the usual ones.
     """
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise UnsupportedError(f"{peer} is measured on models of one input and one output only")

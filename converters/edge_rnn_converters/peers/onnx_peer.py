@@ -21,9 +21,9 @@ def variants(model: Model, batch: int) -> list[Variant]:
         import onnx  # noqa: F401
         import onnxruntime as ort
     except ImportError as e:
-        raise MissingExtraError(
-            "onnxruntime", extra="onnx", need="to measure against ONNX Runtime"
-        ) from e
+        package = e.name or "onnxruntime"
+        need = "to measure against ONNX Runtime"
+        raise MissingExtraError(package, extra="onnx", need=need) from e
     check("ONNX Runtime", model)
     runtime = f"ONNX Runtime {ort.__version__}"
     step = _step(model, batch, quantized=False)

@@ -59,18 +59,21 @@ def _step(model: Model, layers: Any, batch: int) -> Step:
     import torch
 
     states: list[Any] = [_initial(n, batch) for n in model.nodes]
+    names = [model.inputs[0].name, *(n.name for n in model.nodes)]
+    reads = [names.index(n.input) for n in model.nodes]
+    output = names.index(model.outputs[0])
 
     def step(x: F32) -> F32:
         with torch.inference_mode():
-            y = torch.from_numpy(x)
+            values = [torch.from_numpy(x)]
             for k, layer in enumerate(layers):
                 if states[k] is None:
-                    y = layer(y)
+                    values.append(layer(values[reads[k]]))
                 else:
-                    states[k] = layer(y, states[k])
-                    y = states[k][0] if isinstance(states[k], tuple) else states[k]
-            out: F32 = y.numpy()
-            return out
+                    new = states[k] = layer(values[reads[k]], states[k])
+                    values.append(new[0] if isinstance(new, tuple) else new)
+            y: F32 = values[output].numpy()
+            return y
 
     return step
 
