@@ -66,19 +66,35 @@ def interpreter(model: Model, batch: int, export: Export) -> tuple[Any, StepGrap
 
 
 def _step(model: Model, batch: int, export: Export) -> Step:
-    """The states that a step fetched are fed to the next."""
+    """The states that a step fetched are fed to the next.
+
+    For a small model what stands around `invoke` takes longer than itself, hence no loop for what
+    most float32 graphs have, one state that is also the output.
+    """
     loaded, graph = interpreter(model, batch, export)
     x, *states = (d["index"] for d in loaded.get_input_details())
     outputs = [d["index"] for d in loaded.get_output_details()]
     which, start, stop = graph.output
+    put, invoke, fetch = loaded.set_tensor, loaded.invoke, loaded.get_tensor
+    if len(states) == len(outputs) == 1:
+        (state,), (after,) = states, outputs
+
+        def step_one(rows: F32) -> F32:
+            put(x, rows)
+            invoke()
+            new: F32 = fetch(after)
+            put(state, new)
+            return new[:, start:stop]
+
+        return step_one
+    pairs, last = list(zip(states, outputs, strict=False)), outputs[which]
 
     def step(rows: F32) -> F32:
-        loaded.set_tensor(x, rows)
-        loaded.invoke()
-        fetched = [loaded.get_tensor(o) for o in outputs]
-        for tensor, value in zip(states, fetched, strict=False):
-            loaded.set_tensor(tensor, value)
-        y: F32 = fetched[which][:, start:stop]
-        return y
+        put(x, rows)
+        invoke()
+        for tensor, output in pairs:
+            put(tensor, fetch(output))
+        y: F32 = fetch(last)
+        return y[:, start:stop]
 
     return step

@@ -56,11 +56,13 @@ def _step(model: Model, batch: int, quantized: bool) -> Step:
         binding = _bind(session, {graph.input: x, **old}, outputs)
         turns.append((binding, outputs[graph.output][0]))
 
+    feed, run = x[0], session.run_with_iobinding
+
     def step(rows: F32) -> F32:
-        x[0] = rows
+        feed[:] = rows
         turns.reverse()
         binding, out = turns[0]
-        session.run_with_iobinding(binding)
+        run(binding)
         return out
 
     return step
