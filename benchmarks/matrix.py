@@ -19,11 +19,13 @@ from rich.progress import track
 from rich.table import Table
 
 from edge_rnn.cli import peers
-from edge_rnn.cli.measure import compare
+from edge_rnn.cli.measure import ROUNDS, compare
 from edge_rnn.graph import F32, Gru, Input, Lstm, Matrix, Model
 from edge_rnn_converters.quantize import Precision, quantize
 
 I = 8
+SLICE = 0.015
+"""Seconds for each runtime in a round."""
 Bars: TypeAlias = dict[int, float]
 """By hidden size."""
 
@@ -103,7 +105,7 @@ def measure(group: Group, H: int, known: dict[str, peers.Peer], rounds: int) -> 
     """Every export of every peer that is installed, beside us."""
     model = our_model(group.cell, H, group.precision)
     variants, _ = peers.variants(model, group.batch, known)
-    ours, compared = compare(model, group.batch, variants, seconds=rounds * 0.04, rounds=rounds)
+    ours, compared = compare(model, group.batch, variants, seconds=rounds * SLICE, rounds=rounds)
     rows = [
         Row(
             *(group.cell, group.precision, group.batch, H, c.variant, c.runtime),
@@ -154,7 +156,7 @@ def chosen(only: str) -> Iterator[tuple[Group, int]]:
 
 
 @click.command()
-@click.option("--rounds", default=25, show_default=True, help="Of 40 ms a runtime.")
+@click.option("--rounds", default=ROUNDS, show_default=True, help="Of 15 ms a runtime.")
 @click.option("--only", default="", help='A regular expression, such as "gru int8 batch 1 ".')
 @click.option("--all", "every", is_flag=True, help="Every export, not a peer's fastest only.")
 @click.option("--json", "as_json", is_flag=True, help="Every export, as JSON.")

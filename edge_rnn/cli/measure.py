@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,8 @@ TOLERANCE: dict[Numbers, float] = {"float32": 1e-4, "int8": 0.1}
 exact side multiply."""
 
 WARM_UP = 64
-_MIN_CALLS = 3
+ROUNDS = 60
+_MIN_CALLS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +77,12 @@ class Compared:
 
 
 def compare(
-    model: Model, batch: int, variants: Sequence[Variant], seconds: float, rounds: int = 25
+    model: Model, batch: int, variants: Sequence[Variant], seconds: float, rounds: int = ROUNDS
 ) -> tuple[Timing, list[Compared]]:
     """Time our step and those of the variants that agree, in turn, `seconds` for each.
 
-    Every call has fresh inputs. In a round each runs for `seconds` / `rounds`, so that a machine
-    that slows down slows all.
+    Every call has fresh inputs. In a round each runs for `seconds` / `rounds`, a time so short that
+    a machine that slows down slows all.
     """
     ours, x = our_step(model, batch), inputs(model, batch)
     compared = _agreement(model, ours, x, variants)
@@ -138,15 +140,27 @@ def _agreement(model: Model, ours: Step, x: F32, variants: Sequence[Variant]) ->
 
 
 def _calls(step: Step, x: F32, seconds: float) -> list[float]:
-    """Seconds of each call, for about `seconds`."""
-    spent: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(spent) < _MIN_CALLS or time.perf_counter() < end:
-        rows = x[len(spent) % len(x)]
+    """Seconds of each call, for about `seconds`.
+
+    Calls that lost the processor to another process are left out, unless all did: how long they
+    then waited says nothing of the runtime.
+    """
+    whole: list[float] = []
+    cut: list[float] = []
+    end, switches = time.perf_counter() + seconds, _switches()
+    while (n := len(whole) + len(cut)) < _MIN_CALLS or time.perf_counter() < end:
+        rows = x[n % len(x)]
         start = time.perf_counter()
         step(rows)
-        spent.append(time.perf_counter() - start)
-    return spent
+        spent = time.perf_counter() - start
+        before, switches = switches, _switches()
+        (whole if switches == before else cut).append(spent)
+    return whole or cut
+
+
+def _switches() -> int:
+    """How often this thread has lost the processor against its will."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
 
 
 def _timing(model: Model, batch: int, turns: Sequence[Sequence[float]]) -> Timing:
