@@ -140,7 +140,7 @@ def test_only_a_variant_that_agrees_is_timed() -> None:
 
     beside = [Variant("same", "test", "float32", ours), off(0.001), off(float("nan"))]
     timing, (same, different, nan) = compare(m, 2, beside, seconds=0.01, rounds=2)
-    assert timing.calls >= 4
+    assert timing.calls >= 2
     assert same.agrees
     assert same.timing is not None
     assert same.ratio is not None and same.ratio > 0
