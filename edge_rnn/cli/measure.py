@@ -25,7 +25,7 @@ exact side multiply."""
 
 WARM_UP = 64
 ROUNDS = 60
-_MIN_CALLS = 2
+_MIN_CALLS, _TRIES = 2, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +142,17 @@ def _agreement(model: Model, ours: Step, x: F32, variants: Sequence[Variant]) ->
 def _calls(step: Step, x: F32, seconds: float) -> list[float]:
     """Seconds of each call, for about `seconds`.
 
-    Calls that lost the processor to another process are left out, unless all did: how long they
-    then waited says nothing of the runtime.
+    Calls that lost the processor to another process are left out, unless even several tries did:
+    how long they then waited says nothing of the runtime.
     """
     whole: list[float] = []
     cut: list[float] = []
     end, switches = time.perf_counter() + seconds, _switches()
-    while (n := len(whole) + len(cut)) < _MIN_CALLS or time.perf_counter() < end:
+    while (
+        (n := len(whole) + len(cut)) < _MIN_CALLS
+        or time.perf_counter() < end
+        or (not whole and n < _TRIES)
+    ):
         rows = x[n % len(x)]
         start = time.perf_counter()
         step(rows)
