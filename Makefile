@@ -11,6 +11,7 @@ ARGS ?=
 SECONDS ?= 60
 DEVICES ?= 8
 SPEED ?= 1
+DEV_EXTRAS := onnx keras demo train litert plot
 export EDGE_RNN_CACHE ?= $(CURDIR)/build/cache
 
 .PHONY: help demo test test-arm64 lint check train lock clean
@@ -42,7 +43,8 @@ train: .venv/dev
 
 lock:
 	$(PIP) install uv
-	for extra in "demo --extra demo --group demo" "dev --all-extras --group dev"; do set -- $$extra; \
+	for extra in "demo --extra demo --group demo" \
+		"dev $(DEV_EXTRAS:%=--extra %) --group dev"; do set -- $$extra; \
 		name=$$1; shift; $(BIN)/uv pip compile -q --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-emit-index-url --no-emit-find-links --upgrade \
 		pyproject.toml "$$@" -o .ci/lock/$$name.txt; done

@@ -1,33 +1,21 @@
-"""`edge-rnn bench`: how fast a model steps on this machine."""
+"""`edge-rnn bench`: how fast a model steps on this machine, alone or beside other runtimes."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 import msgspec
-import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from edge_rnn.graph import Embedding, Model, multiply_adds
+from edge_rnn.cli import peers
+from edge_rnn.cli.measure import Timing
+from edge_rnn.cli.peers import Bench
+from edge_rnn.graph import Model
 from edge_rnn.modelfile import load
-from edge_rnn.session import Session
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Steps of one batch size: microseconds a call (median, 99th percentile), steps a second."""
-
-    batch: int
-    calls: int
-    p50_us: float
-    p99_us: float
-    steps_per_second: float
-    multiply_adds_per_second: float
 
 
 @click.command()
@@ -35,57 +23,47 @@ class Timing:
 @click.option(
     "--batch", "batches", default="1,8,64,256", show_default=True, help="Batch sizes, by commas."
 )
-@click.option("--seconds", default=1.0, show_default=True, help="Time spent on each batch size.")
+@click.option(
+    "--seconds", default=1.0, show_default=True, help="Time for each runtime and batch size."
+)
+@click.option(
+    "--against", default="", help="Other runtimes, by commas: litert, onnxruntime, torch."
+)
+@click.option(
+    "--plot",
+    "picture",
+    type=click.Path(path_type=Path),
+    help="Draw latency and throughput: a .png or .svg file.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
-def bench(file: Path, batches: str, seconds: float, as_json: bool) -> None:
+def bench(
+    file: Path, batches: str, seconds: float, against: str, picture: Path | None, as_json: bool
+) -> None:
     """Time the steps of FILE on one core, through the call that a daemon makes.
 
+    With --against, other runtimes run the same model in turn, in each of their exports; one whose
+    outputs differ from ours is named and not timed.
+
     \b
-    Example:
+    Examples:
       edge-rnn bench activity.ernn --batch 1,256
+      edge-rnn bench activity.ernn --against onnxruntime,litert --plot bench.svg
     """
     sizes = _sizes(batches)
+    rivals = peers.load([n.strip() for n in against.split(",") if n.strip()])
+    if picture is not None:
+        from edge_rnn.cli import plot  # matplotlib takes its time, or isn't there
+
+        plot.check(picture)
     model = load(file)
-    timings = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        for size in progress.track(sizes, description="measuring"):
-            timings.append(measure(model, size, seconds))
+    with Console(stderr=True).status("measuring"):
+        result = peers.run(model, sizes, rivals, seconds)
+    if picture is not None:
+        plot.draw(result, file.name, picture)
     if as_json:
-        rows = [asdict(t) for t in timings]
-        click.echo(msgspec.json.encode({"file": str(file), "timings": rows}).decode())
+        click.echo(msgspec.json.encode(_report(file, result)).decode())
     else:
-        Console().print(_table(timings, model))
-
-
-def measure(model: Model, batch: int, seconds: float) -> Timing:
-    """Step `batch` streams again and again with fresh inputs for about `seconds`."""
-    session = Session(model, capacity=batch)
-    slots = session.slots([str(i) for i in range(batch)])
-    x = _inputs(model, batch)
-    y = np.empty((batch, model.output_width), np.float32)
-    spent: list[float] = []
-    end = time.perf_counter() + seconds
-    while not spent or time.perf_counter() < end:
-        rows = x[len(spent) % len(x)]
-        start = time.perf_counter()
-        session.step_slots(slots, rows, y)
-        spent.append(time.perf_counter() - start)
-    p50, p99 = np.percentile(spent, [50, 99])
-    work = sum(multiply_adds(n) for n in model.nodes)
-    rate = batch / float(p50)
-    return Timing(batch, len(spent), float(p50) * 1e6, float(p99) * 1e6, rate, rate * work)
-
-
-def _inputs(model: Model, batch: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((64, batch, model.input_width), np.float32)
-    column = 0
-    for i in model.inputs:
-        for n in model.nodes:
-            if isinstance(n, Embedding) and n.input == i.name:
-                x[..., column] = rng.integers(0, len(n.table.data), x.shape[:2])
-        column += i.width
-    return x
+        _show(result, model)
 
 
 def _sizes(batches: str) -> list[int]:
@@ -97,16 +75,61 @@ def _sizes(batches: str) -> list[int]:
     return sizes
 
 
-def _table(timings: list[Timing], model: Model) -> Table:
-    table = Table(caption=_real_time(timings[0], model))
+def _report(file: Path, result: Bench) -> dict[str, object]:
+    compared = [{**asdict(c), "agrees": c.agrees} for c in result.compared]
+    return {
+        "file": str(file),
+        "timings": [asdict(t) for t in result.timings],
+        "compared": compared,
+        "absent": [asdict(a) for a in result.absent],
+    }
+
+
+def _show(result: Bench, model: Model) -> None:
+    console = Console()
+    console.print(_table(result, model))
+    for c in result.compared:
+        if not c.agrees:
+            console.print(
+                f"{c.variant}, batch {c.batch}: its outputs differ from ours by "
+                f"{c.difference:.2g} of their size, more than {c.tolerance:.2g}: not timed",
+                highlight=False,
+            )
+    for a in result.absent:
+        console.print(f"{a.peer}: not measured: {a.reason}", highlight=False, markup=False)
+
+
+def _table(result: Bench, model: Model) -> Table:
+    if result.compared:
+        return _table_beside(result)
+    table = Table(caption=_real_time(result.timings[0], model))
     for title in ("batch", "p50 µs/call", "p99 µs/call", "µs/step", "steps/s", "multiply-adds/s"):
         table.add_column(title, justify="right")
-    for t in timings:
-        table.add_row(
-            *(str(t.batch), f"{t.p50_us:.1f}", f"{t.p99_us:.1f}", f"{t.p50_us / t.batch:.2f}"),
-            *(f"{t.steps_per_second:,.0f}", f"{t.multiply_adds_per_second:.2e}"),
-        )
+    for t in result.timings:
+        p50, p99, rate = _figures(t)
+        work = f"{t.multiply_adds_per_second:.2e}"
+        table.add_row(str(t.batch), p50, p99, f"{t.p50_us / t.batch:.2f}", rate, work)
     return table
+
+
+def _table_beside(result: Bench) -> Table:
+    runtimes = ", ".join(dict.fromkeys(c.runtime for c in result.compared))
+    caption = f"{runtimes}; differs: of the outputs' size; ratio: its time over ours"
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, caption=caption)
+    for title in ("batch", "runtime", "p50 µs", "p99 µs", "steps/s", "differs", "ratio"):
+        table.add_column(title, justify="left" if title == "runtime" else "right", no_wrap=True)
+    for t in result.timings:
+        table.add_row(str(t.batch), "edge-rnn", *_figures(t))
+        for c in result.compared:
+            if c.batch == t.batch and c.timing is not None:
+                figures = (f"{c.difference:.1g}", f"{c.ratio:.2f}")
+                table.add_row("", c.variant, *_figures(c.timing), *figures)
+        table.add_section()
+    return table
+
+
+def _figures(t: Timing) -> tuple[str, str, str]:
+    return f"{t.p50_us:.1f}", f"{t.p99_us:.1f}", f"{t.steps_per_second:,.0f}"
 
 
 def _real_time(first: Timing, model: Model) -> str:
