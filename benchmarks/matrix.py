@@ -48,10 +48,10 @@ class Group:
 
 ONE, ALL = (32, 128, 256, 512), (64, 128, 256, 512)
 GROUPS = (
-    Group("lstm", "int8", 1, ONE, {"LiteRT .*int8": ONE_LITERT, "ONNX .*int8": ONE_ONNX}),
-    Group("lstm", "int8", 256, ALL, {"ONNX .*int8": MANY}),
-    Group("gru", "int8", 1, ONE, {"LiteRT": ONE_LITERT, "ONNX": ONE_ONNX}),
-    Group("gru", "int8", 256, ALL, {"LiteRT": MANY, "ONNX": MANY}),
+    Group("lstm", "w8a8", 1, ONE, {"LiteRT .*int8": ONE_LITERT, "ONNX .*int8": ONE_ONNX}),
+    Group("lstm", "w8a8", 256, ALL, {"ONNX .*int8": MANY}),
+    Group("gru", "w8a8", 1, ONE, {"LiteRT": ONE_LITERT, "ONNX": ONE_ONNX}),
+    Group("gru", "w8a8", 256, ALL, {"LiteRT": MANY, "ONNX": MANY}),
     Group("lstm", "float32", 1, ONE, {"ONNX .*float32": FLOAT}),
     Group("gru", "float32", 1, ONE, {"ONNX .*float32": FLOAT}),
 )
