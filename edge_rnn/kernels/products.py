@@ -258,60 +258,69 @@ def _finish(v: F32, a: I64, n: int, p: F32, unit: np.float32, y: F32, row: int) 
 @njit(error_model="numpy", boundscheck=False)
 def floats(a: I64, w: Any, x: F32, rows_x: I64, p: F32, y: F32, rows: I64) -> None:
     """MATVEC of float32 activations for every row i: x at rows_x[i], y at rows[i]."""
+    if rows.size == 1:
+        _floats_row(a, w, x, rows_x[0] + a[2], p, y, rows[0])
+        return
     N, K, src = a[0], a[1], a[2]
-    i = 0
-    while i + 3 <= rows.size:
-        r0, r1, r2 = rows_x[i] + src, rows_x[i + 1] + src, rows_x[i + 2] + src
-        for n in range(0, N, BLOCK):
-            u, v, t = _floats_rows(w, a[5] + n * K, K, x, r0, r1, r2)
+    for n in range(0, N, BLOCK):  # a block's weights stay in the nearest cache for all rows
+        at, i = a[5] + n * K, 0
+        while i + 3 <= rows.size:
+            r0, r1, r2 = rows_x[i] + src, rows_x[i + 1] + src, rows_x[i + 2] + src
+            u, v, t = _floats_rows(w, at, K, x, r0, r1, r2)
             _finish(u, a, n, p, _1, y, rows[i])
             _finish(v, a, n, p, _1, y, rows[i + 1])
             _finish(t, a, n, p, _1, y, rows[i + 2])
-        i += 3
-    while i < rows.size:
-        r = rows_x[i] + src
-        for n in range(0, N - BLOCK, 2 * BLOCK):
-            u, v = _floats2(w, a[5] + n * K, K, x, r)
-            _finish(u, a, n, p, _1, y, rows[i])
-            _finish(v, a, n + BLOCK, p, _1, y, rows[i])
-        if N % (2 * BLOCK):
-            n = N - BLOCK
-            _finish(_floats1(w, a[5] + n * K, K, x, r), a, n, p, _1, y, rows[i])
-        i += 1
+            i += 3
+        while i < rows.size:
+            _finish(_floats1(w, at, K, x, rows_x[i] + src), a, n, p, _1, y, rows[i])
+            i += 1
+
+
+@njit(error_model="numpy", boundscheck=False)
+def _floats_row(a: I64, w: Any, x: F32, r: int, p: F32, y: F32, row: int) -> None:
+    N, K = a[0], a[1]
+    for n in range(0, N - BLOCK, 2 * BLOCK):
+        u, v = _floats2(w, a[5] + n * K, K, x, r)
+        _finish(u, a, n, p, _1, y, row)
+        _finish(v, a, n + BLOCK, p, _1, y, row)
+    if N % (2 * BLOCK):
+        n = N - BLOCK
+        _finish(_floats1(w, a[5] + n * K, K, x, r), a, n, p, _1, y, row)
 
 
 @njit(error_model="numpy", boundscheck=False)
 def dots(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, rows: I64) -> None:
     """MATVEC of int8 activations: bytes in the row's scratch, their unit beside them."""
+    if rows.size == 1 and not PAIRED:
+        _dots_row(a, w, x, p, words, y, rows[0])
+        return
     N, K, unit = a[0], a[1], a[8]
-    step = 4 * K
-    i = 0
-    while i + 2 <= rows.size and not PAIRED:
-        r0, r1 = 4 * (rows[i] + a[2]), 4 * (rows[i + 1] + a[2])
-        for n in range(0, N, BLOCK):
-            u, v = _dots_rows(w, a[5] + n * step, K, x, r0, r1, _start(words, a[9] + n))
+    for n in range(0, N, BLOCK):
+        at, start, i = a[5] + n * 4 * K, _start(words, a[9] + n), 0
+        while i + 2 <= rows.size and not PAIRED:
+            r0, r1 = 4 * (rows[i] + a[2]), 4 * (rows[i + 1] + a[2])
+            u, v = _dots_rows(w, at, K, x, r0, r1, start)
             _finish(to_float(u), a, n, p, y[rows[i] + unit], y, rows[i])
             _finish(to_float(v), a, n, p, y[rows[i + 1] + unit], y, rows[i + 1])
-        i += 2
-    while i < rows.size:
-        _dots_row(a, w, x, p, words, y, rows[i])
-        i += 1
+            i += 2
+        while i < rows.size:
+            u = _dots1(w, at, K, x, 4 * (rows[i] + a[2]), start)
+            _finish(to_float(u), a, n, p, y[rows[i] + unit], y, rows[i])
+            i += 1
 
 
 @njit(error_model="numpy", boundscheck=False)
 def _dots_row(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, row: int) -> None:
     N, K, r, unit = a[0], a[1], 4 * (row + a[2]), y[row + a[8]]
-    n = 0
-    while n + 2 * BLOCK <= N and not PAIRED:
+    for n in range(0, N - BLOCK, 2 * BLOCK):
         first, second = _start(words, a[9] + n), _start(words, a[9] + n + BLOCK)
         u, v = _dots2(w, a[5] + n * 4 * K, K, x, r, first, second)
         _finish(to_float(u), a, n, p, unit, y, row)
         _finish(to_float(v), a, n + BLOCK, p, unit, y, row)
-        n += 2 * BLOCK
-    while n < N:
+    if N % (2 * BLOCK):
+        n = N - BLOCK
         u = _dots1(w, a[5] + n * 4 * K, K, x, r, _start(words, a[9] + n))
         _finish(to_float(u), a, n, p, unit, y, row)
-        n += BLOCK
 
 
 @njit(error_model="numpy", boundscheck=False)
