@@ -20,7 +20,7 @@ from edge_rnn.kernels.layers import PLACES, ROW, SCRATCH, STATE, STEP, emit, lay
 from edge_rnn.kernels.opcodes import LENGTHS, Op
 from edge_rnn.kernels.products import Format, dots, floats, nibble_dots, wide_dots
 from edge_rnn.kernels.quantizing import quantize
-from edge_rnn.kernels.views import describe, viewer
+from edge_rnn.kernels.views import describe, prefetch, viewer
 
 I8 = NDArray[np.int8]
 I16 = NDArray[np.int16]
@@ -65,6 +65,8 @@ _int64s, _int8s, _uint8s, _int16s, _int32s, _floats, _table = (
     viewer(kind) for kind in (np.int64, np.int8, np.uint8, np.int16, np.int32, np.float32, SLOT)
 )
 _ARRAYS = 11
+_AHEAD, _LINES = 8, 256
+"""Rows ahead of which a record is loaded; numbers of a state that are (the rest follows)."""
 
 
 def make_context(
@@ -89,7 +91,7 @@ def emit_to(context: I64, emitted: NDArray[np.uint8]) -> None:
     context[20:22] = emitted.ctypes.data, emitted.size
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
 def step(context: I64, slots: I64, now: float, x: F32, y: F32) -> int:
     """Step the streams at `slots` (B,) by the rows of x (B, I) into y (B, O).
 
@@ -107,10 +109,10 @@ def step(context: I64, slots: I64, now: float, x: F32, y: F32) -> int:
     fault = _check(table, slots, vocabularies, x)
     if fault:
         return fault
-    places = _int64s(context, 8).reshape(2 * PLACES, rows)
+    h, places = _floats(context, 5), _int64s(context, 8).reshape(2 * PLACES, rows)
     b = 0
     while b < slots.size:
-        n = _gather(table, slots[b:], state_width, scratch_width, places)
+        n = _gather(table, slots[b:], h, state_width, scratch_width, places)
         _run(context, places[:, :n], x[b : b + n], y[b : b + n], emitted[b : b + n])
         for i in range(b, b + n):
             table[slots[i] & 0xFFFFFFFF]["steps"] += 1
@@ -150,9 +152,11 @@ def evict_order(table: NDArray[Any], order: I64) -> int:
     return count
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", _nrt=False)
 def _check(table: NDArray[Any], slots: I64, vocabularies: I64, x: F32) -> int:
     for b in range(slots.size):
+        if b + _AHEAD < slots.size:
+            prefetch(table, slots[b + _AHEAD] & 0xFFFFFFFF)
         slot = slots[b] & 0xFFFFFFFF
         if slots[b] < 0 or slot >= table.size - 1:
             return _STALE | b << 8
@@ -168,7 +172,7 @@ def _check(table: NDArray[Any], slots: I64, vocabularies: I64, x: F32) -> int:
     return _OK
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", _nrt=False)
 def _touch(table: NDArray[Any], slot: int, now: float) -> None:
     sentinel = table.size - 1
     table[slot]["seen"] = now
@@ -183,11 +187,12 @@ def _touch(table: NDArray[Any], slot: int, now: float) -> None:
         table[sentinel]["older"] = slot
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", _nrt=False)
 def _gather(
-    table: NDArray[Any], slots: I64, state_width: int, scratch_width: int, places: I64
+    table: NDArray[Any], slots: I64, h: F32, state_width: int, scratch_width: int, places: I64
 ) -> int:
-    """How many of the next rows make a chunk; fills in what is known of each."""
+    """How many of the next rows make a chunk; fills in what is known of each, and has what will be
+    needed of it loaded: its state in h, and the neighbours it leaves by being used."""
     sentinel = table.size - 1
     table[sentinel]["chunk"] += 1
     chunk = table[sentinel]["chunk"]
@@ -201,11 +206,15 @@ def _gather(
         places[STATE, n] = slot * state_width
         places[STEP, n] = table[slot]["steps"]
         places[ROW, n] = n
+        prefetch(table, table[slot]["newer"])
+        prefetch(table, table[slot]["older"])
+        for line in range(0, min(state_width, _LINES), 16):
+            prefetch(h, slot * state_width + line)
         n += 1
     return n
 
 
-@njit(error_model="numpy", boundscheck=False)
+@njit(error_model="numpy", boundscheck=False, _nrt=False)
 def _embed(a: I64, int8s: I8, floats: F32, s: F32, r: int) -> None:
     D, row = a[0], np.int64(s[r + a[1]])
     for j in range(D):
@@ -215,14 +224,14 @@ def _embed(a: I64, int8s: I8, floats: F32, s: F32, r: int) -> None:
             s[r + a[2] + j] = floats[a[4] + row * D + j]
 
 
-@njit(error_model="numpy", boundscheck=False)
+@njit(error_model="numpy", boundscheck=False, _nrt=False)
 def _scale(a: I64, p: F32, s: F32, r: int) -> None:
     for j in range(a[0]):
         offset, scale, shift = p[a[3] + j], p[a[4] + j], p[a[5] + j]
         s[r + a[2] + j] = (s[r + a[1] + j] - offset) * scale + shift
 
 
-@njit(error_model="numpy", boundscheck=False)
+@njit(error_model="numpy", boundscheck=False, _nrt=False)
 def _product(context: I64, a: I64, int8s: I8, p: F32, h: F32, s: F32, places: I64) -> None:
     """One matrix product for all rows, in the format that its operands name."""
     rows, format = places[SCRATCH], a[4]
@@ -243,7 +252,7 @@ def _product(context: I64, a: I64, int8s: I8, p: F32, h: F32, s: F32, places: I6
         nibble_dots(a, int8s, s.view(np.int8), p, s.view(np.int32), s, rows, wide)
 
 
-@njit(error_model="numpy", boundscheck=False)
+@njit(error_model="numpy", boundscheck=False, _nrt=False)
 def _quantize(a: I64, p: F32, h: F32, t: int, s: F32, r: int) -> None:
     x, at = (h, t + a[1]) if a[5] else (s, r + a[1])
     s[r + a[3]] = quantize(
@@ -252,7 +261,7 @@ def _quantize(a: I64, p: F32, h: F32, t: int, s: F32, r: int) -> None:
     )  # fmt: skip
 
 
-@njit(error_model="numpy", boundscheck=False)
+@njit(error_model="numpy", boundscheck=False, _nrt=False)
 def _run(context: I64, places: I64, x: F32, y: F32, emitted: NDArray[np.uint8]) -> None:
     """Run the program once over a chunk, instruction by instruction, each over all rows that are
     scheduled."""
@@ -275,7 +284,7 @@ def _run(context: I64, places: I64, x: F32, y: F32, emitted: NDArray[np.uint8]) 
         pc += 1 + _LENGTH[op]
 
 
-@njit(error_model="numpy", boundscheck=False)
+@njit(error_model="numpy", boundscheck=False, _nrt=False)
 def _row(
     op: int, a: I64, int8s: I8, p: F32, h: F32, t: int, s: F32, r: int, x: F32, y: F32, step: int
 ) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
+import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -15,32 +16,43 @@ from numba.np import numpy_support
 from numba.np.arrayobj import populate_array
 from numpy.typing import DTypeLike, NDArray
 
-from edge_rnn.kernels.simd import lower
+from edge_rnn.kernels.simd import address, function, lower
 
 
 def viewer(dtype: DTypeLike) -> Any:
     """A function (context, i) -> the array of `dtype` that lies at context[2 i] and has
     context[2 i + 1] elements."""
-    kind = np.dtype(dtype)
-    array = types.Array(numpy_support.from_dtype(kind), 1, "C")
+    kind: np.dtype[Any] = np.dtype(dtype)
+    # Not an overload: code without reference counts can't return an array from a function.
+    return _interpreted(kind) if numba.config.DISABLE_JIT else _compiled(kind)
 
-    @intrinsic
-    def _view(typing: Any, where: Any, size: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            made = context.make_array(array)(context, builder)
-            itemsize = ir.Constant(args[1].type, kind.itemsize)
-            populate_array(
-                made,
-                data=builder.inttoptr(args[0], made.data.type),
-                shape=cgutils.pack_array(builder, [args[1]]),
-                strides=cgutils.pack_array(builder, [itemsize]),
-                itemsize=itemsize,
-                meminfo=None,
-            )
-            return made._getvalue()
 
-        return array(types.intp, types.intp), generate
+def describe(arrays: list[NDArray[Any]], *numbers: int) -> NDArray[np.int64]:
+    """The context of C-contiguous arrays, which the caller keeps alive, and more numbers."""
+    places = [n for a in arrays for n in (a.ctypes.data, a.size)]
+    return np.array([*places, *numbers], np.int64)
 
+
+def prefetch(a: NDArray[Any], i: int) -> None:
+    """Have the cache line of a[i] loaded, for a use that comes soon."""
+
+
+@intrinsic
+def _prefetch(typing: Any, a: Any, i: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        at = address(builder, context, signature.args[0], *args, ir.IntType(8))
+        f = function(builder, "llvm.prefetch.p0", ir.VoidType(), byte, word, word, word)
+        builder.call(f, [at, word(1), word(3), word(1)])  # for writing, to stay, data
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp), generate
+
+
+lower(prefetch, lambda a, i: _prefetch(a, i))
+
+
+def _interpreted(kind: np.dtype[Any]) -> Any:
     def view(context: NDArray[np.int64], i: int) -> NDArray[Any]:
         where, size = int(context[2 * i]), int(context[2 * i + 1])
         if not size:
@@ -48,11 +60,35 @@ def viewer(dtype: DTypeLike) -> Any:
         memory: Any = (ctypes.c_char * (size * kind.itemsize)).from_address(where)
         return np.ndarray(size, kind, memory)
 
-    lower(view, lambda context, i: _view(context[2 * i], context[2 * i + 1]))
     return view
 
 
-def describe(arrays: list[NDArray[Any]], *numbers: int) -> NDArray[np.int64]:
-    """The context of C-contiguous arrays, which the caller keeps alive, and more numbers."""
-    places = [n for a in arrays for n in (a.ctypes.data, a.size)]
-    return np.array([*places, *numbers], np.int64)
+def _compiled(kind: np.dtype[Any]) -> Any:
+    array = types.Array(numpy_support.from_dtype(kind), 1, "C")
+
+    @intrinsic
+    def view(typing: Any, context: Any, i: Any) -> Any:
+        def generate(target: Any, builder: Any, signature: Any, args: Any) -> Any:
+            numbers = target.make_array(signature.args[0])(target, builder, args[0]).data
+            first = builder.shl(args[1], ir.Constant(args[1].type, 1))
+            where, size = (
+                builder.load(builder.gep(numbers, [builder.add(first, ir.Constant(first.type, k))]))
+                for k in (0, 1)
+            )
+            made, itemsize = (
+                target.make_array(array)(target, builder),
+                ir.IntType(64)(kind.itemsize),
+            )
+            populate_array(
+                made,
+                data=builder.inttoptr(where, made.data.type),
+                shape=cgutils.pack_array(builder, [size]),
+                strides=cgutils.pack_array(builder, [itemsize]),
+                itemsize=itemsize,
+                meminfo=None,
+            )
+            return made._getvalue()
+
+        return array(context, types.intp), generate
+
+    return view
