@@ -16,14 +16,14 @@ from edge_rnn.kernels.simd import LANES, fma, load, splat, store
 _1 = np.float32(1.0)
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def copy(a: F32, i: int, b: F32, j: int, n: int) -> None:
     """b[j : j + n] = a[i : i + n]."""
     for k in range(n):
         b[j + k] = a[i + k]
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def lstm(
     s: F32, g: int, state: F32, h: int, c: int, P: int, gate: int, cell: int, hidden: int
 ) -> None:
@@ -41,7 +41,7 @@ def lstm(
         store(state, h + j, load(s, g + 3 * P + j) * load(state, h + j))
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def gru_after(s: F32, g: int, u: int, state: F32, h: int, P: int, gate: int, cand: int) -> None:
     """h' from W x + b at s[g] and U h + [0, 0, rb] at s[u], both in the order z, r, n."""
     for j in range(0, 2 * P, LANES):
@@ -53,7 +53,7 @@ def gru_after(s: F32, g: int, u: int, state: F32, h: int, P: int, gate: int, can
     gru_blend(s, g, state, h, P, cand)
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def gru_reset(s: F32, g: int, state: F32, h: int, rh: int, P: int, gate: int) -> None:
     """Activate z and r at s[g] and leave r h at s[rh], for the candidate's product."""
     activate(gate, s, g, 2 * P)
@@ -61,7 +61,7 @@ def gru_reset(s: F32, g: int, state: F32, h: int, rh: int, P: int, gate: int) ->
         store(s, rh + j, load(s, g + P + j) * load(state, h + j))
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def gru_blend(s: F32, g: int, state: F32, h: int, P: int, cand: int) -> None:
     """h' = (1 - z) n + z h with z at s[g] and n = candidate(s[g + 2 P])."""
     activate(cand, s, g + 2 * P, P)

@@ -56,7 +56,7 @@ _E5, _E4, _E3, _E2, _E1, _E0 = (
 )
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy")
 def clip(x: F32, low: np.float32, high: np.float32) -> F32:
     """A vector held inside [low, high]; NaN stays NaN."""
     bottom, top = splat(low), splat(high)
@@ -64,7 +64,7 @@ def clip(x: F32, low: np.float32, high: np.float32) -> F32:
     return select(less(top, x), top, x)
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy")
 def tanh(x: F32) -> F32:
     """Rational minimax approximation of Eigen's `generic_fast_tanh_float`; within 4 ulp."""
     c = clip(x, -_TANH_LIMIT, _TANH_LIMIT)
@@ -75,20 +75,20 @@ def tanh(x: F32) -> F32:
     return select(less(s, splat(_TINY * _TINY)), x, p / q)
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy")
 def sigmoid(x: F32) -> F32:
     """1 / (1 + exp(-x)) of a vector, as tanh(x / 2) / 2 + 1 / 2."""
     return fma(splat(_HALF), tanh(splat(_HALF) * x), splat(_HALF))
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy")
 def softsign(x: F32) -> F32:
     """x / (1 + |x|) of a vector."""
     size = select(less(x, splat(_0)), splat(_0) - x, x)
     return x / (splat(_1) + size)
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy")
 def exp(x: np.float32) -> np.float32:
     """Cephes `expf` of one number: x = n ln 2 + r, a polynomial in r, times 2^n; within 2 ulp."""
     c = _EXP_LOW if x < _EXP_LOW else (_EXP_HIGH if x > _EXP_HIGH else x)
@@ -101,7 +101,7 @@ def exp(x: np.float32) -> np.float32:
     return np.float32(((p * r) * r + r + _1) * scale)
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def activate(act: int, a: F32, start: int, n: int) -> None:
     """Apply activation number `act` (its place in `graph.ACTS`) to a[start : start + n]."""
     end = start + n
@@ -132,7 +132,7 @@ def activate(act: int, a: F32, start: int, n: int) -> None:
             store(a, j, clip(load(a, j) + splat(_3), _0, _6) * splat(_SIXTH))
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def softmax(a: F32, x: int, y: int, n: int) -> None:
     """y_i = exp(x_i - max x) / sum_j exp(x_j - max x) inside a, summed left to right."""
     top = a[x]

@@ -31,12 +31,12 @@ I8 = NDArray[np.int8]
 I64 = NDArray[np.int64]
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def _due(n: int, first: int, period: int) -> bool:
     return n >= first and (n - first) % period == 0
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def select_rows(places: I64, first: int, period: int) -> int:
     """Copy the places of the rows whose step is in the schedule behind those of all rows; returns
     how many. `places` is (2 PLACES, rows)."""
@@ -49,7 +49,7 @@ def select_rows(places: I64, first: int, period: int) -> int:
     return count
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def emit(places: I64, first: int, period: int, y: F32, emitted: NDArray[np.uint8]) -> None:
     """Say which rows have an output, unless `emitted` is empty; a row of y without one is NaN."""
     for i in range(places.shape[1]):
@@ -60,7 +60,7 @@ def emit(places: I64, first: int, period: int, y: F32, emitted: NDArray[np.uint8
             emitted[i] = due
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def layer(op: int, a: I64, int8s: I8, p: F32, h: F32, t: int, s: F32, r: int, n: int) -> None:
     """One instruction for one row at step n, whose state begins at h[t] and scratch at s[r]."""
     if op == _COPY:
@@ -85,7 +85,7 @@ def layer(op: int, a: I64, int8s: I8, p: F32, h: F32, t: int, s: F32, r: int, n:
         _pool(a, h, t + a[1], s, r + a[2], (n - a[4]) // a[5])
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def _taps(a: I64, h: F32, ring: int, s: F32, dst: int, now: int) -> None:
     """A convolution's taps side by side, the oldest first. An entry is `width` long, of which n
     numbers are taken; entries from before the first input are zero still."""
@@ -95,7 +95,7 @@ def _taps(a: I64, h: F32, ring: int, s: F32, dst: int, now: int) -> None:
         copy(h, ring + entry * width, s, dst + j * n, n)
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def _depthwise(a: I64, w: Any, p: F32, scale: int, s: F32, r: int) -> None:
     """y = sum_j w_j x_j + bias, feature by feature; w is (kernel, P), the taps (kernel, width)."""
     P, taps, dst, at, bias, width, kernel = a[0], r + a[1], r + a[2], a[4], a[6], a[7], a[8]
@@ -110,7 +110,7 @@ def _depthwise(a: I64, w: Any, p: F32, scale: int, s: F32, r: int) -> None:
             store(s, dst + i, total + start)
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def _pool(a: I64, h: F32, ring: int, s: F32, dst: int, now: int) -> None:
     """Maximum or mean of the entries that are there, from the oldest to the newest."""
     n, entries = a[0], a[3]

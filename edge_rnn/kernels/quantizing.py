@@ -43,7 +43,7 @@ I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def _size(x: F32, i: int, n: int) -> np.float32:
     """The largest |x| of x[i : i + n], at least _TINY; NaN if one is."""
     whole = n // LANES * LANES
@@ -58,7 +58,7 @@ def _size(x: F32, i: int, n: int) -> np.float32:
     return _TINY if size < _TINY else size
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def _poison(x: F32, i: int, n: int) -> np.float32:
     """0, or NaN where a number of x[i : i + n] is not finite."""
     whole = n // LANES * LANES
@@ -71,7 +71,7 @@ def _poison(x: F32, i: int, n: int) -> np.float32:
     return poison
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def _round_bytes(
     x: F32, i: int, n: int, inverse: np.float32, upper: bool, to: I8, at: int, flip: int
 ) -> None:
@@ -83,14 +83,14 @@ def _round_bytes(
         store_bytes(to, at + k, q, flip)
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def _round_shorts(x: F32, i: int, n: int, inverse: np.float32, to: I16, at: int) -> None:
     """to[at:] = round(x inverse)."""
     for k in range(0, n, LANES):
         store_shorts(to, at + k, bits(fma(load(x, i + k), splat(inverse), splat(_ROUND))))
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def _sum_groups(x: I8, at: int, groups: int, to: I32, first: int) -> None:
     """to[first + g] = the sum of the bytes of group g."""
     for g in range(groups):
@@ -100,7 +100,7 @@ def _sum_groups(x: I8, at: int, groups: int, to: I32, first: int) -> None:
         to[first + g] = total
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def quantize(
     x: F32, i: int, n: int, fixed: np.float32, format: int, s: F32, to: int, bytes8: I8,
     shorts: I16, words: I32,

@@ -91,7 +91,7 @@ def emit_to(context: I64, emitted: NDArray[np.uint8]) -> None:
     context[20:22] = emitted.ctypes.data, emitted.size
 
 
-@njit(cache=True, error_model="numpy", nogil=True, _nrt=False)
+@njit(cache=True, error_model="numpy", nogil=True)
 def step(context: I64, slots: I64, now: float, x: F32, y: F32) -> int:
     """Step the streams at `slots` (B,) by the rows of x (B, I) into y (B, O).
 
@@ -152,7 +152,7 @@ def evict_order(table: NDArray[Any], order: I64) -> int:
     return count
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy")
 def _check(table: NDArray[Any], slots: I64, vocabularies: I64, x: F32) -> int:
     for b in range(slots.size):
         if b + _AHEAD < slots.size:
@@ -172,7 +172,7 @@ def _check(table: NDArray[Any], slots: I64, vocabularies: I64, x: F32) -> int:
     return _OK
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy")
 def _touch(table: NDArray[Any], slot: int, now: float) -> None:
     sentinel = table.size - 1
     table[slot]["seen"] = now
@@ -187,7 +187,7 @@ def _touch(table: NDArray[Any], slot: int, now: float) -> None:
         table[sentinel]["older"] = slot
 
 
-@njit(error_model="numpy", _nrt=False)
+@njit(error_model="numpy")
 def _gather(
     table: NDArray[Any], slots: I64, h: F32, state_width: int, scratch_width: int, places: I64
 ) -> int:
@@ -214,7 +214,7 @@ def _gather(
     return n
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def _embed(a: I64, int8s: I8, floats: F32, s: F32, r: int) -> None:
     D, row = a[0], np.int64(s[r + a[1]])
     for j in range(D):
@@ -224,14 +224,14 @@ def _embed(a: I64, int8s: I8, floats: F32, s: F32, r: int) -> None:
             s[r + a[2] + j] = floats[a[4] + row * D + j]
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def _scale(a: I64, p: F32, s: F32, r: int) -> None:
     for j in range(a[0]):
         offset, scale, shift = p[a[3] + j], p[a[4] + j], p[a[5] + j]
         s[r + a[2] + j] = (s[r + a[1] + j] - offset) * scale + shift
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def _product(context: I64, a: I64, int8s: I8, p: F32, h: F32, s: F32, places: I64) -> None:
     """One matrix product for all rows, in the format that its operands name."""
     rows, format = places[SCRATCH], a[4]
@@ -252,7 +252,7 @@ def _product(context: I64, a: I64, int8s: I8, p: F32, h: F32, s: F32, places: I6
         nibble_dots(a, int8s, s.view(np.int8), p, s.view(np.int32), s, rows, wide)
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def _quantize(a: I64, p: F32, h: F32, t: int, s: F32, r: int) -> None:
     x, at = (h, t + a[1]) if a[5] else (s, r + a[1])
     s[r + a[3]] = quantize(
@@ -261,7 +261,7 @@ def _quantize(a: I64, p: F32, h: F32, t: int, s: F32, r: int) -> None:
     )  # fmt: skip
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def _run(context: I64, places: I64, x: F32, y: F32, emitted: NDArray[np.uint8]) -> None:
     """Run the program once over a chunk, instruction by instruction, each over all rows that are
     scheduled."""
@@ -284,7 +284,7 @@ def _run(context: I64, places: I64, x: F32, y: F32, emitted: NDArray[np.uint8]) 
         pc += 1 + _LENGTH[op]
 
 
-@njit(error_model="numpy", boundscheck=False, _nrt=False)
+@njit(error_model="numpy", boundscheck=False)
 def _row(
     op: int, a: I64, int8s: I8, p: F32, h: F32, t: int, s: F32, r: int, x: F32, y: F32, step: int
 ) -> None:
