@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -30,10 +30,22 @@ Act: TypeAlias = Literal[
     "silu",
     "hard_sigmoid_keras2",
     "hard_sigmoid_relu6",
+    "elu",
+    "selu",
+    "gelu",
+    "gelu_tanh",
+    "softplus",
+    "mish",
+    "hard_swish",
+    "hard_tanh",
+    "exponential",
+    "log_sigmoid",
+    "min_gru",
 ]
-"""Element-wise activations. The two hard sigmoids differ by up to 0.3 and so have two names:
-`hard_sigmoid_keras2` is clip(0.2 x + 0.5, 0, 1) (Keras 2, ONNX's default) and
-`hard_sigmoid_relu6` is relu6(x + 3) / 6 (PyTorch, Keras 3)."""
+"""Element-wise activations; `docs/format.md` has the equation of each, `reference.activate` the
+code. What frameworks call by one name has two here where it differs: the hard sigmoids by up to
+0.3, `gelu` (by the normal distribution) and `gelu_tanh` by 5e-4. `silu` is swish, `selu` has the
+constants of Klambauer et al. 2017, `min_gru` is g of Feng et al. 2024."""
 
 ACTS: tuple[str, ...] = get_args(Act)
 MAX_DIM = 1 << 20
@@ -72,6 +84,11 @@ def _tensor(*shape: str) -> Any:
     return field(metadata={"shape": shape})
 
 
+def _optional(*shape: str) -> Any:
+    """A tensor that may be None; what that means its node says."""
+    return field(default=None, metadata={"shape": shape, "optional": True})
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
     """A step of the computation: reads the value `input`, makes the value `name`."""
@@ -82,6 +99,10 @@ class Node:
 
     name: str
     input: str
+
+    def same(self) -> Iterable[tuple[str, str, str]]:
+        """(symbol, symbol, why) of the dimensions that must be equal besides what shapes say."""
+        return ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,18 +125,28 @@ class Lstm(Node):
 
     i, f, o = gate(W x + U h + b);  g = cell(W x + U h + b)
     c' = f c + i g;  h' = o hidden(c')
+    with `peephole` (Gers et al. 2000; ONNX, TFLite), p of i, f, o in that order:
+        i, f = gate(W x + U h + b + p c);  o = gate(W x + U h + b + p c')
+    with `projection` P (Sak et al. 2014; PyTorch's proj_size, TFLite): h' = P (o hidden(c'))
     """
 
     OP: ClassVar[str] = "lstm"
-    OUTPUT: ClassVar[str] = "H"
-    STATE: ClassVar[Mapping[str, str]] = {"h": "H", "c": "H"}
+    OUTPUT: ClassVar[str] = "R"
+    STATE: ClassVar[Mapping[str, str]] = {"h": "R", "c": "H"}
+    GATES: ClassVar[str] = "ifgo"
 
     w: Matrix = _tensor("4H", "I")
-    u: Matrix = _tensor("4H", "H")
+    u: Matrix = _tensor("4H", "R")
     b: F32 = _tensor("4H")
     gate: Act = "sigmoid"
     cell: Act = "tanh"
     hidden: Act = "tanh"
+    peephole: F32 | None = _optional("3H")
+    projection: Matrix | None = _optional("R", "H")
+
+    def same(self) -> Iterable[tuple[str, str, str]]:
+        """Without a projection h is as wide as c."""
+        return () if self.projection is not None else (("R", "H", "without a projection"),)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -192,8 +223,176 @@ class Softmax(Node):
     OP: ClassVar[str] = "softmax"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CoupledLstm(Lstm):
+    """LSTM whose forget gate is f = 1 - i (Greff et al. 2017; ONNX's input_forget); order i, g, o.
+
+    All else is as in `Lstm`; `peephole` has p of i and o. TFLite couples i = 1 - f: where gate is
+    a sigmoid, hard or not, its f's rows, bias and peephole with their signs changed are i's here.
+    """
+
+    OP: ClassVar[str] = "lstm_coupled"
+    GATES: ClassVar[str] = "igo"
+
+    w: Matrix = _tensor("3H", "I")
+    u: Matrix = _tensor("3H", "R")
+    b: F32 = _tensor("3H")
+    peephole: F32 | None = _optional("2H")
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class NormLstm(Lstm):
+    """Layer-normalised LSTM; norm(v) = (v - mean v) / sqrt(var v + epsilon), var over all of v.
+
+    What stands for W x + U h + b [+ p c] in `Lstm`:
+    with `recurrent_gain` (Ba, Kiros and Hinton 2016, eqs. 20-22; tfa's LayerNormLSTMCell), each
+        norm over the 4H numbers of all gates: gain norm(W x) + recurrent_gain norm(U h) + b [+ p c]
+    without (TFLite, TF 1's LayerNormBasicLSTMCell), each norm over the H numbers of one gate:
+        gain norm(W x + U h [+ p c]) + b
+    `cell_norm`, a gain and a bias of H each, normalises the new cell: h' = o hidden(norm(c')).
+    Where `carried` is "normalised" that is also the c of the next step (tfa, TF 1, PyTorch's
+    fastrnns), where it is "raw" it is not (Ba et al.).
+    """
+
+    OP: ClassVar[str] = "lstm_norm"
+
+    epsilon: float = 1e-5
+    carried: Literal["raw", "normalised"] = "raw"
+    gain: F32 = _tensor("4H")
+    recurrent_gain: F32 | None = _optional("4H")
+    cell_norm: F32 | None = _optional("2H")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NormGru(Node):
+    """Layer-normalised GRU, gate order z, r, n, reset after the product; norm as in `NormLstm`.
+
+    z, r = gate(gain norm(W x) + b + recurrent_gain norm(U h))
+    n = candidate(gain norm(W x) + b + r (recurrent_gain norm(U h) + rb));  h' = (1 - z) n + z h
+    `over` "zr": one norm for z and r, one for n (Ba, Kiros and Hinton 2016, eqs. 29-31; with
+    their z as 1 - z); "zrn": one for all three (Haste's LayerNormGRU).
+    """
+
+    OP: ClassVar[str] = "gru_norm"
+    OUTPUT: ClassVar[str] = "H"
+    STATE: ClassVar[Mapping[str, str]] = {"h": "H"}
+
+    w: Matrix = _tensor("3H", "I")
+    u: Matrix = _tensor("3H", "H")
+    b: F32 = _tensor("3H")
+    rb: F32 = _tensor("H")
+    gain: F32 = _tensor("3H")
+    recurrent_gain: F32 = _tensor("3H")
+    over: Literal["zr", "zrn"] = "zr"
+    epsilon: float = 1e-5
+    gate: Act = "sigmoid"
+    candidate: Act = "tanh"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MinGru(Node):
+    """minGRU (Feng et al. 2024), gate order z, n: no weights see the state.
+
+    z = gate(W x + b);  n = candidate(W x + b);  h' = (1 - z) h + z n
+    The paper's g is the activation `min_gru`; without it the candidate is linear.
+    """
+
+    OP: ClassVar[str] = "min_gru"
+    OUTPUT: ClassVar[str] = "H"
+    STATE: ClassVar[Mapping[str, str]] = {"h": "H"}
+
+    w: Matrix = _tensor("2H", "I")
+    b: F32 = _tensor("2H")
+    gate: Act = "sigmoid"
+    candidate: Act = "linear"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lru(Node):
+    """Linear recurrent unit (Orvieto et al. 2023): a complex diagonal recurrence of width N.
+
+    s' = lambda s + B x;  y = Re(C s') + D x + diagonal x
+    The paper's lambda = exp(-exp(nu) + i exp(theta)) is stored as it is, its gamma inside B. D
+    and `diagonal`, a D with one number an output, are 0 where they are None.
+    """
+
+    OP: ClassVar[str] = "lru"
+    OUTPUT: ClassVar[str] = "M"
+    STATE: ClassVar[Mapping[str, str]] = {"re": "N", "im": "N"}
+
+    lambda_re: F32 = _tensor("N")
+    lambda_im: F32 = _tensor("N")
+    b_re: Matrix = _tensor("N", "I")
+    b_im: Matrix = _tensor("N", "I")
+    c_re: Matrix = _tensor("M", "N")
+    c_im: Matrix = _tensor("M", "N")
+    d: Matrix | None = _optional("M", "I")
+    diagonal: F32 | None = _optional("M")
+
+    def same(self) -> Iterable[tuple[str, str, str]]:
+        """A diagonal takes each input to the output of the same number."""
+        return () if self.diagonal is None else (("M", "I", "with a diagonal"),)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerNorm(Node):
+    """y = gain (x - mean x) / sqrt(var x + epsilon) + bias, var x = mean (x - mean x)^2.
+
+    As in PyTorch and Keras; without a gain 1 stands for it, without a bias 0.
+    """
+
+    OP: ClassVar[str] = "layer_norm"
+
+    gain: F32 = _tensor("I")
+    bias: F32 = _tensor("I")
+    epsilon: float = 1e-5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RmsNorm(Node):
+    """y = gain x / sqrt(mean x^2 + epsilon) (Zhang and Sennrich 2019; PyTorch and Keras)."""
+
+    OP: ClassVar[str] = "rms_norm"
+
+    gain: F32 = _tensor("I")
+    epsilon: float = 1e-6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class L2Norm(Node):
+    """y = x / max(sqrt(sum x^2), epsilon), as PyTorch's normalize and Keras' UnitNormalization.
+
+    TensorFlow's l2_normalize puts its epsilon under the root: its square root is this one.
+    """
+
+    OP: ClassVar[str] = "l2_norm"
+
+    epsilon: float = 1e-12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LogSoftmax(Node):
+    """y_i = x_i - max x - log sum_j exp(x_j - max x)."""
+
+    OP: ClassVar[str] = "log_softmax"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PRelu(Node):
+    """y = x where x > 0, else slope x (He et al. 2015); one slope in all places: leaky ReLU."""
+
+    OP: ClassVar[str] = "prelu"
+
+    slope: F32 = _tensor("I")
+
+
 NODES: dict[str, type[Node]] = {
-    cls.OP: cls for cls in (Rnn, Lstm, Gru, Dense, Embedding, Scale, Activation, Softmax)
+    cls.OP: cls
+    for cls in (
+        *(Rnn, Lstm, Gru, Dense, Embedding, Scale, Activation, Softmax),
+        *(CoupledLstm, NormLstm, NormGru, MinGru, Lru),
+        *(LayerNorm, RmsNorm, L2Norm, LogSoftmax, PRelu),
+    )
 }
 
 
@@ -273,13 +472,17 @@ class Model:
 
 
 def tensors(node: Node) -> Iterator[tuple[str, tuple[str, ...], Any]]:
-    """(field, symbolic shape, Matrix or float32 vector) of each tensor of a node."""
+    """(field, symbolic shape, Matrix or float32 vector) of each tensor that a node has."""
     for f in fields(node):
-        if "shape" in f.metadata:
+        if "shape" in f.metadata and not _absent(f, getattr(node, f.name)):
             yield f.name, f.metadata["shape"], getattr(node, f.name)
 
 
-def attributes(node: Node) -> dict[str, str]:
+def _absent(f: Field[Any], tensor: Any) -> bool:
+    return tensor is None and f.metadata.get("optional", False)
+
+
+def attributes(node: Node) -> dict[str, Any]:
     """The node's choices: every field that is neither a tensor nor name and input."""
     skip = {"name", "input"}
     return {
@@ -302,6 +505,11 @@ def dimensions(node: Node, input_width: int) -> dict[str, int]:
             raise ModelError(
                 f"node {node.name!r}: {name} has shape {tuple(shape)}, "
                 f"expected ({', '.join(symbols)}) with {known}"
+            )
+    for a, b, why in node.same():
+        if dims[a] != dims[b]:
+            raise ModelError(
+                f"node {node.name!r}: {why} {a} must equal {b}, got {a}={dims[a]}, {b}={dims[b]}"
             )
     return dims
 

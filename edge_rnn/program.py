@@ -13,19 +13,30 @@ from edge_rnn.graph import (
     ACTS,
     F32,
     Activation,
+    CoupledLstm,
     Dense,
     Embedding,
     Gru,
+    L2Norm,
+    LayerNorm,
+    LogSoftmax,
+    Lru,
     Lstm,
     Matrix,
+    MinGru,
     Model,
     Node,
+    NormGru,
+    NormLstm,
+    PRelu,
+    RmsNorm,
     Rnn,
     Scale,
     Softmax,
     dimensions,
     value_widths,
 )
+from edge_rnn.kernels.norms import PARTIALS
 from edge_rnn.kernels.opcodes import ADD, Op
 from edge_rnn.kernels.products import BLOCK, pack
 
@@ -114,6 +125,18 @@ class _Assembler:
         start = ADD if bias is None else self.put("floats", _pad_gates(bias, H), BLOCK)
         self.emit(op, rows, columns, src, dst, *packed, start)
 
+    def standardise(self, n: int, src: int, dst: int, epsilon: float, runs: int = 1) -> None:
+        """dst = (src - mean) / sqrt(var + epsilon) over runs of n, each in whole vectors."""
+        eps = self.put("floats", np.array([epsilon], np.float32))
+        sums, P = self.scratch_room(PARTIALS), _round_up(n, PAD)
+        self.emit(Op.STANDARDISE, n, src, dst, sums, eps, P, runs)
+
+    def affine(self, gain: F32, n: int, src: int, dst: int, bias: F32 | None) -> None:
+        """dst = gain src + bias, or dst += gain src without a bias, in runs of n."""
+        padded = _pad_gates(gain, n)
+        shift = ADD if bias is None else self.put("floats", _pad_gates(bias, n))
+        self.emit(Op.AFFINE, len(padded), src, dst, self.put("floats", padded), shift)
+
 
 def compile_model(model: Model) -> Program:
     """The program of a valid model."""
@@ -171,6 +194,8 @@ def _(node: Rnn, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> N
 
 @_assemble.register
 def _(node: Lstm, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
+    if node.peephole is not None or node.projection is not None:
+        return _general_lstm(node, asm, dims, src, dst)
     H, P = dims["H"], _round_up(dims["H"], PAD)
     h, c, g = asm.state_room(H), asm.state_room(H), asm.scratch_room(4 * P)
     asm.matvec(node.w, H, src, g, node.b)
@@ -178,6 +203,7 @@ def _(node: Lstm, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> 
     acts = (ACTS.index(a) for a in (node.gate, node.cell, node.hidden))
     asm.emit(Op.LSTM, P, g, h, c, *acts)
     asm.emit(Op.COPY_STATE, H, h, dst)
+    return None
 
 
 @_assemble.register
@@ -231,4 +257,139 @@ def _(node: Activation, asm: _Assembler, dims: dict[str, int], src: int, dst: in
 
 @_assemble.register
 def _(node: Softmax, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
-    asm.emit(Op.SOFTMAX, dims["I"], src, dst)
+    asm.emit(Op.SOFTMAX, dims["I"], src, dst, asm.scratch_room(PARTIALS))
+
+
+@_assemble.register(CoupledLstm)
+@_assemble.register(NormLstm)
+def _general_lstm(node: Lstm, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
+    """An LSTM with any of its options, from small instructions; m is c, then what h is made of."""
+    H, R, P = dims["H"], dims["R"], _round_up(dims["H"], PAD)
+    h, c, g = asm.state_room(R), asm.state_room(H), asm.scratch_room(len(node.GATES) * P)
+    m = dst if node.projection is None else asm.scratch_room(P)
+    _lstm_sums(node, asm, H, src, h, g)
+    asm.emit(Op.COPY_STATE, H, c, m)
+    for name in node.GATES[:-1]:
+        _complete_gate(node, asm, name, H, g, m)
+    gate, cell, hidden = (ACTS.index(a) for a in (node.gate, node.cell, node.hidden))
+    asm.emit(Op.LSTM_CELL, P, g, c, m, int("f" not in node.GATES), gate, cell)
+    _normalise_cell(node, asm, H, m, c, "normalised")
+    _complete_gate(node, asm, "o", H, g, m)
+    _normalise_cell(node, asm, H, m, c, "raw")
+    asm.emit(Op.LSTM_OUTPUT, P, g + (len(node.GATES) - 1) * P, m, gate, hidden)
+    if node.projection is not None:
+        asm.matvec(node.projection, R, m, dst, np.zeros(R, np.float32))
+    asm.emit(Op.KEEP, R, dst, h)
+
+
+def _lstm_sums(node: Lstm, asm: _Assembler, H: int, src: int, h: int, g: int) -> None:
+    """At g every gate's sum of products, with all that can be added before c is known."""
+    nothing = np.zeros(len(node.b), np.float32)
+    if not isinstance(node, NormLstm) or node.recurrent_gain is None:
+        asm.matvec(node.w, H, src, g, nothing if isinstance(node, NormLstm) else node.b)
+        asm.matvec(node.u, H, h, g, None, Op.MATVEC_STATE)
+        return
+    u = asm.scratch_room(4 * _round_up(H, PAD))
+    asm.matvec(node.w, H, src, g, nothing)
+    asm.standardise(H, g, g, node.epsilon, runs=4)
+    asm.affine(node.gain, H, g, g, node.b)
+    asm.matvec(node.u, H, h, u, nothing, Op.MATVEC_STATE)
+    asm.standardise(H, u, u, node.epsilon, runs=4)
+    asm.affine(node.recurrent_gain, H, u, g, None)
+
+
+def _complete_gate(node: Lstm, asm: _Assembler, gate: str, H: int, g: int, m: int) -> None:
+    """Add the gate's peephole, which sees the cell at m, and normalise a gate of its own."""
+    k = node.GATES.index(gate)
+    at = g + k * _round_up(H, PAD)
+    if node.peephole is not None and gate != "g":
+        k_p = node.GATES.replace("g", "").index(gate)
+        asm.affine(node.peephole[k_p * H : (k_p + 1) * H], H, m, at, None)
+    if isinstance(node, NormLstm) and node.recurrent_gain is None:
+        asm.standardise(H, at, at, node.epsilon)
+        part = slice(k * H, (k + 1) * H)
+        asm.affine(node.gain[part], H, at, at, node.b[part])
+
+
+def _normalise_cell(node: Lstm, asm: _Assembler, H: int, m: int, c: int, carried: str) -> None:
+    """Normalise the new cell at m, if the node does so and carries on that sort of cell."""
+    if isinstance(node, NormLstm) and node.cell_norm is not None and node.carried == carried:
+        asm.standardise(H, m, m, node.epsilon)
+        asm.affine(node.cell_norm[:H], H, m, m, node.cell_norm[H:])
+        if carried == "normalised":
+            asm.emit(Op.KEEP, H, m, c)
+
+
+@_assemble.register
+def _(node: NormGru, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
+    H, P = dims["H"], _round_up(dims["H"], PAD)
+    h, g, u = asm.state_room(H), asm.scratch_room(3 * P), asm.scratch_room(3 * P)
+    nothing = np.zeros(3 * H, np.float32)
+    asm.matvec(node.w, H, src, g, nothing)
+    asm.matvec(node.u, H, h, u, nothing, Op.MATVEC_STATE)
+    for products in (g, u):
+        asm.standardise(H, products, products, node.epsilon, runs=len(node.over))
+        if node.over == "zr":
+            asm.standardise(H, products + 2 * P, products + 2 * P, node.epsilon)
+    asm.affine(node.gain, H, g, g, node.b)
+    recurrent = np.concatenate([np.zeros(2 * H, np.float32), node.rb])
+    asm.affine(node.recurrent_gain, H, u, u, recurrent)
+    asm.emit(Op.GRU_AFTER, P, g, u, h, ACTS.index(node.gate), ACTS.index(node.candidate))
+    asm.emit(Op.COPY_STATE, H, h, dst)
+
+
+@_assemble.register
+def _(node: MinGru, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
+    H, P = dims["H"], _round_up(dims["H"], PAD)
+    h, g = asm.state_room(H), asm.scratch_room(2 * P)
+    asm.matvec(node.w, H, src, g, node.b)
+    asm.emit(Op.MIN_GRU, P, g, h, ACTS.index(node.gate), ACTS.index(node.candidate))
+    asm.emit(Op.COPY_STATE, H, h, dst)
+
+
+@_assemble.register
+def _(node: Lru, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
+    N, M, P = dims["N"], dims["M"], _round_up(dims["N"], PAD)
+    re, im = asm.state_room(N), asm.state_room(N)
+    b_re = asm.scratch_room(P + _round_up(N, BLOCK))
+    asm.matvec(node.b_re, N, src, b_re, np.zeros(N, np.float32))
+    asm.matvec(node.b_im, N, src, b_re + P, np.zeros(N, np.float32))
+    places = (asm.put("floats", a, PAD) for a in (node.lambda_re, node.lambda_im))
+    asm.emit(Op.LRU, P, b_re, re, im, *places)
+    asm.matvec(node.c_re, M, re, dst, np.zeros(M, np.float32), Op.MATVEC_STATE)
+    minus = Matrix(-node.c_im.data, node.c_im.scale)
+    asm.matvec(minus, M, im, dst, None, Op.MATVEC_STATE)
+    if node.d is not None:
+        asm.matvec(node.d, M, src, dst, None)
+    if node.diagonal is not None:
+        asm.affine(node.diagonal, M, src, dst, None)
+
+
+@_assemble.register
+def _(node: LayerNorm, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
+    asm.standardise(dims["I"], src, dst, node.epsilon)
+    asm.affine(node.gain, dims["I"], dst, dst, node.bias)
+
+
+@_assemble.register
+def _(node: RmsNorm, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
+    eps = asm.put("floats", np.array([node.epsilon], np.float32))
+    asm.emit(Op.RMS, dims["I"], src, dst, asm.scratch_room(PARTIALS), eps)
+    asm.affine(node.gain, dims["I"], dst, dst, np.zeros(dims["I"], np.float32))
+
+
+@_assemble.register
+def _(node: L2Norm, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
+    eps = asm.put("floats", np.array([node.epsilon], np.float32))
+    asm.emit(Op.L2, dims["I"], src, dst, asm.scratch_room(PARTIALS), eps)
+
+
+@_assemble.register
+def _(node: LogSoftmax, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
+    asm.emit(Op.LOG_SOFTMAX, dims["I"], src, dst, asm.scratch_room(PARTIALS))
+
+
+@_assemble.register
+def _(node: PRelu, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
+    slope = asm.put("floats", node.slope, PAD)
+    asm.emit(Op.PRELU, _round_up(dims["I"], PAD), src, dst, slope)

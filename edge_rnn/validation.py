@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.errors import ModelError
 from edge_rnn.graph import (
-    ACTS,
     MAX_DIM,
     Embedding,
     Matrix,
@@ -70,12 +69,16 @@ def _check_names(model: Model) -> None:
 
 
 def _check_attributes(node: Node) -> None:
+    hints = get_type_hints(type(node))
     for name, value in attributes(node).items():
-        allowed = ("before", "after") if name == "reset" else ACTS
-        if value not in allowed:
-            raise ModelError(
-                f"node {node.name!r}: {name} is {value!r}, allowed: {', '.join(allowed)}"
-            )
+        if hints[name] is float:
+            if type(value) is not float or not 0 <= value < float("inf"):
+                raise ModelError(
+                    f"node {node.name!r}: {name} is {value!r}, expected a float from 0 upwards"
+                )
+        elif value not in get_args(hints[name]):
+            allowed = ", ".join(get_args(hints[name]))
+            raise ModelError(f"node {node.name!r}: {name} is {value!r}, allowed: {allowed}")
 
 
 def _check_tensor(where: str, tensor: Any) -> None:

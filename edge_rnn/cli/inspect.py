@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -37,7 +38,7 @@ class Layer:
     bytes: int
     state_bytes: int
     multiply_adds: int
-    attributes: dict[str, str]
+    attributes: dict[str, Any]
 
 
 @click.command()
@@ -110,7 +111,7 @@ def _table(layers: list[Layer]) -> Table:
 def _op(row: Layer) -> str:
     """The op, with those of its choices that are not what everyone expects."""
     usual = {"gate": "sigmoid", "cell": "tanh", "hidden": "tanh", "candidate": "tanh"}
-    odd = [v for k, v in row.attributes.items() if v != usual.get(k, "linear")]
+    odd = [str(v) for k, v in row.attributes.items() if v != usual.get(k, "linear")]
     return row.op + (f" ({', '.join(odd)})" if odd else "")
 
 

@@ -13,7 +13,7 @@ from edge_rnn.graph import F32
 from edge_rnn.kernels.elementwise import activate
 from edge_rnn.kernels.simd import LANES, fma, load, splat, store
 
-_1 = np.float32(1.0)
+_0, _1 = np.float32(0.0), np.float32(1.0)
 
 
 @njit(error_model="numpy", boundscheck=False)
@@ -69,3 +69,52 @@ def gru_blend(s: F32, g: int, state: F32, h: int, P: int, cand: int) -> None:
         z = load(s, g + j)
         kept = z * load(state, h + j)
         store(state, h + j, fma(splat(_1) - z, load(s, g + 2 * P + j), kept))
+
+
+@njit(error_model="numpy", boundscheck=False)
+def lstm_cell(
+    s: F32, g: int, state: F32, c: int, m: int, P: int, coupled: int, gate: int, cell: int
+) -> None:
+    """c' = f c + i g from the pre-activations i, f, g at s[g], f = 1 - i where coupled.
+
+    c' goes to the state and to s[m].
+    """
+    candidate = g + P if coupled else g + 2 * P
+    activate(gate, s, g, candidate - g)
+    activate(cell, s, candidate, P)
+    for j in range(0, P, LANES):
+        i = load(s, g + j)
+        f = splat(_1) - i if coupled else load(s, g + P + j)
+        new = fma(f, load(state, c + j), i * load(s, candidate + j))
+        store(state, c + j, new)
+        store(s, m + j, new)
+
+
+@njit(error_model="numpy", boundscheck=False)
+def lstm_output(s: F32, o: int, m: int, P: int, gate: int, hidden: int) -> None:
+    """s[m] = gate(s[o]) hidden(s[m])."""
+    activate(gate, s, o, P)
+    activate(hidden, s, m, P)
+    for j in range(0, P, LANES):
+        store(s, m + j, load(s, o + j) * load(s, m + j))
+
+
+@njit(error_model="numpy", boundscheck=False)
+def min_gru(s: F32, g: int, state: F32, h: int, P: int, gate: int, cand: int) -> None:
+    """h' = (1 - z) h + z n from the pre-activations z, n at s[g]."""
+    activate(gate, s, g, P)
+    activate(cand, s, g + P, P)
+    for j in range(0, P, LANES):
+        z = load(s, g + j)
+        kept = (splat(_1) - z) * load(state, h + j)
+        store(state, h + j, fma(z, load(s, g + P + j), kept))
+
+
+@njit(error_model="numpy", boundscheck=False)
+def lru(s: F32, b: int, state: F32, re: int, im: int, p: F32, l_re: int, l_im: int, P: int) -> None:
+    """z' = l z + b for complex z in the state, l in p, and b at s[b], P apart."""
+    for j in range(0, P, LANES):
+        x, y = load(state, re + j), load(state, im + j)
+        u, v = load(p, l_re + j), load(p, l_im + j)
+        store(state, re + j, fma(u, x, fma(splat(_0) - v, y, load(s, b + j))))
+        store(state, im + j, fma(u, y, fma(v, x, load(s, b + P + j))))

@@ -17,7 +17,7 @@ class Op(IntEnum):
     MATVEC = 4  # [N, K, src: s, dst: s, int8?, w: q or p, scale: p, bias: p or ADD]
     MATVEC_STATE = 5  # the same with src: h
     ACTIVATE = 6  # [P, src: s, dst: s, act]
-    SOFTMAX = 7  # [n, src: s, dst: s]
+    SOFTMAX = 7  # [n, src: s, dst: s, sums: s]
     SCALE = 8  # [n, src: s, dst: s, offset: p, scale: p, shift: p]
     EMBED = 9  # [D, src: s, dst: s, int8?, table: q or p, scale: p]
     RNN = 10  # [P, g: s, h: h, act]
@@ -25,6 +25,17 @@ class Op(IntEnum):
     GRU_AFTER = 12  # [P, g: s, u: s, h: h, gate, candidate]
     GRU_RESET = 13  # [P, g: s, h: h, rh: s, gate]
     GRU_BLEND = 14  # [P, g: s, h: h, candidate]
+    KEEP = 15  # [n, src: s, dst: h]
+    LSTM_CELL = 16  # [P, g: s, c: h, m: s, coupled?, gate, cell]
+    LSTM_OUTPUT = 17  # [P, o: s, m: s, gate, hidden]
+    MIN_GRU = 18  # [P, g: s, h: h, gate, candidate]
+    LRU = 19  # [P, b: s, re: h, im: h, lambda_re: p, lambda_im: p]
+    LOG_SOFTMAX = 20  # [n, src: s, dst: s, sums: s]
+    STANDARDISE = 21  # [n, src: s, dst: s, sums: s, epsilon: p, P, runs]
+    RMS = 22  # [n, src: s, dst: s, sums: s, epsilon: p]
+    L2 = 23  # [n, src: s, dst: s, sums: s, epsilon: p]
+    AFFINE = 24  # [P, src: s, dst: s, gain: p, bias: p or ADD]
+    PRELU = 25  # [P, src: s, dst: s, slope: p]
 
 
 LENGTHS = {
@@ -35,7 +46,7 @@ LENGTHS = {
     Op.MATVEC: 8,
     Op.MATVEC_STATE: 8,
     Op.ACTIVATE: 4,
-    Op.SOFTMAX: 3,
+    Op.SOFTMAX: 4,
     Op.SCALE: 6,
     Op.EMBED: 6,
     Op.RNN: 4,
@@ -43,8 +54,19 @@ LENGTHS = {
     Op.GRU_AFTER: 6,
     Op.GRU_RESET: 5,
     Op.GRU_BLEND: 4,
+    Op.KEEP: 3,
+    Op.LSTM_CELL: 7,
+    Op.LSTM_OUTPUT: 5,
+    Op.MIN_GRU: 5,
+    Op.LRU: 6,
+    Op.LOG_SOFTMAX: 4,
+    Op.STANDARDISE: 7,
+    Op.RMS: 5,
+    Op.L2: 5,
+    Op.AFFINE: 5,
+    Op.PRELU: 4,
 }
 """How many operands follow each opcode."""
 
 ADD = -1
-"""As a MATVEC's bias: add to what stands in dst instead of starting from a bias."""
+"""As a MATVEC's or AFFINE's bias: add to what stands in dst instead of starting from a bias."""

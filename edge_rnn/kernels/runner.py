@@ -14,8 +14,19 @@ from numba import njit
 from numpy.typing import NDArray
 
 from edge_rnn.graph import F32
-from edge_rnn.kernels.cells import copy, gru_after, gru_blend, gru_reset, lstm
-from edge_rnn.kernels.elementwise import activate, softmax
+from edge_rnn.kernels.cells import (
+    copy,
+    gru_after,
+    gru_blend,
+    gru_reset,
+    lru,
+    lstm,
+    lstm_cell,
+    lstm_output,
+    min_gru,
+)
+from edge_rnn.kernels.elementwise import activate
+from edge_rnn.kernels.norms import affine, l2, log_softmax, prelu, rms, softmax, standardise
 from edge_rnn.kernels.opcodes import LENGTHS, Op
 from edge_rnn.kernels.products import matvec
 
@@ -52,7 +63,10 @@ _LENGTH = np.array([LENGTHS[op] for op in Op], np.int64)
 _END, _LOAD, _STORE, _COPY_STATE, _MATVEC, _MATVEC_STATE, _ACTIVATE, _SOFTMAX = (
     int(o) for o in list(Op)[:8]
 )
-_SCALE, _EMBED, _RNN, _LSTM, _GRU_AFTER, _GRU_RESET, _GRU_BLEND = (int(o) for o in list(Op)[8:])
+_SCALE, _EMBED, _RNN, _LSTM, _GRU_AFTER, _GRU_RESET, _GRU_BLEND = (int(o) for o in list(Op)[8:15])
+
+_KEEP, _LSTM_CELL, _LSTM_OUTPUT, _MIN_GRU, _LRU = (int(o) for o in list(Op)[15:20])
+_LOG_SOFTMAX, _STANDARDISE, _RMS, _L2, _AFFINE, _PRELU = (int(o) for o in list(Op)[20:])
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -238,7 +252,7 @@ def _row(
             copy(s, r + a[1], s, r + a[2], n)
         activate(a[3], s, r + a[2], n)
     elif op == _SOFTMAX:
-        softmax(s, r + a[1], r + a[2], n)
+        softmax(s, r + a[1], r + a[2], n, r + a[3])
     elif op == _SCALE:
         _scale(a, p, s, r)
     elif op == _EMBED:
@@ -254,3 +268,39 @@ def _row(
         gru_reset(s, r + a[1], h, t + a[2], r + a[3], n, a[4])
     elif op == _GRU_BLEND:
         gru_blend(s, r + a[1], h, t + a[2], n, a[3])
+    elif op < _LOG_SOFTMAX:
+        _cell(op, a, p, h, t, s, r)
+    else:
+        _norm(op, a, p, s, r)
+
+
+@njit(error_model="numpy", boundscheck=False)
+def _cell(op: int, a: I64, p: F32, h: F32, t: int, s: F32, r: int) -> None:
+    n = a[0]
+    if op == _KEEP:
+        copy(s, r + a[1], h, t + a[2], n)
+    elif op == _LSTM_CELL:
+        lstm_cell(s, r + a[1], h, t + a[2], r + a[3], n, a[4], a[5], a[6])
+    elif op == _LSTM_OUTPUT:
+        lstm_output(s, r + a[1], r + a[2], n, a[3], a[4])
+    elif op == _MIN_GRU:
+        min_gru(s, r + a[1], h, t + a[2], n, a[3], a[4])
+    elif op == _LRU:
+        lru(s, r + a[1], h, t + a[2], t + a[3], p, a[4], a[5], n)
+
+
+@njit(error_model="numpy", boundscheck=False)
+def _norm(op: int, a: I64, p: F32, s: F32, r: int) -> None:
+    n, x, y = a[0], r + a[1], r + a[2]
+    if op == _LOG_SOFTMAX:
+        log_softmax(s, x, y, n, r + a[3])
+    elif op == _STANDARDISE:
+        standardise(s, x, y, n, a[5], a[6], r + a[3], p[a[4]])
+    elif op == _RMS:
+        rms(s, x, y, n, r + a[3], p[a[4]])
+    elif op == _L2:
+        l2(s, x, y, n, r + a[3], p[a[4]])
+    elif op == _AFFINE:
+        affine(s, x, y, n, p, a[3], a[4])
+    elif op == _PRELU:
+        prelu(s, x, y, n, p, a[3])

@@ -35,6 +35,7 @@ def _lanes() -> int:
 LANES = _lanes()
 _FLOAT = ir.VectorType(ir.FloatType(), LANES)
 _BYTES = ir.VectorType(ir.IntType(8), LANES)
+_INTS = ir.VectorType(ir.IntType(32), LANES)
 
 
 class _Vector(types.Type):
@@ -98,6 +99,14 @@ def less(a: F32, b: F32) -> NDArray[np.bool_]:
 def select(m: NDArray[np.bool_], a: F32, b: F32) -> F32:
     """a where m, else b."""
     return np.where(m, a, b)
+
+
+def scale2(a: F32, n: F32) -> F32:
+    """a 2^n for a whole n, added to the exponent's bits: a and the result must be normal."""
+    # A float32 near 1.5 2^23 has its whole number in its last bits.
+    whole = (n + np.float32(12582912)).view(np.int32) << 23
+    scaled: F32 = (a.view(np.int32) + whole).view(np.float32)
+    return scaled
 
 
 def _pointer(builder: Any, context: Any, array_type: Any, array: Any, index: Any) -> Any:
@@ -167,6 +176,17 @@ def _select(typing: Any, m: Any, a: Any, b: Any) -> Any:
     return vector(mask, vector, vector), generate
 
 
+@intrinsic
+def _scale2(typing: Any, a: Any, n: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        magic = ir.Constant(_FLOAT, [12582912.0] * LANES)
+        whole = builder.bitcast(builder.fadd(args[1], magic), _INTS)
+        bits = builder.shl(whole, ir.Constant(_INTS, [23] * LANES))
+        return builder.bitcast(builder.add(builder.bitcast(args[0], _INTS), bits), _FLOAT)
+
+    return vector(vector, vector), generate
+
+
 def _binary(instruction: str) -> Any:
     @intrinsic
     def operation(typing: Any, a: Any, b: Any) -> Any:
@@ -197,6 +217,7 @@ _lower(splat, lambda x: _splat(x))
 _lower(fma, lambda a, b, c: _fma(a, b, c))
 _lower(less, lambda a, b: _less(a, b))
 _lower(select, lambda m, a, b: _select(m, a, b))
+_lower(scale2, lambda a, n: _scale2(a, n))
 _lower_operator(operator.add, lambda a, b: _add(a, b))
 _lower_operator(operator.sub, lambda a, b: _sub(a, b))
 _lower_operator(operator.mul, lambda a, b: _mul(a, b))
