@@ -499,6 +499,8 @@ def dimensions(node: Node, input_width: int) -> dict[str, int]:
     """
     dims = {"I": input_width}
     for name, symbols, tensor in tensors(node):
+        if tensor is None:
+            raise ModelError(f"node {node.name!r}: {name} is missing")
         shape = tensor.data.shape if isinstance(tensor, Matrix) else tensor.shape
         if len(shape) != len(symbols) or not all(map(_bind, symbols, shape, [dims] * len(shape))):
             known = ", ".join(f"{k}={v}" for k, v in dims.items())

@@ -14,7 +14,7 @@ from numba import njit
 
 from edge_rnn.graph import F32
 from edge_rnn.kernels.elementwise import exp, log1p
-from edge_rnn.kernels.simd import LANES, fma, less, load, select, splat, store
+from edge_rnn.kernels.simd import LANES, fma, less, load, select, splat, sqrt, store
 
 PARTIALS = 16
 _0, _HALF, _1, _2, _LN2 = (np.float32(v) for v in (0.0, 0.5, 1.0, 2.0, 0.69314718056))
@@ -107,7 +107,7 @@ def standardise(a: F32, x: int, y: int, n: int, P: int, runs: int, t: int, eps: 
     _clear(a, t)
     for k in range(runs):
         _add_squares(a, y + k * P, n, t)
-    _divide(a, y, y, runs * P, np.sqrt(_total(a, t) / count + eps))
+    _divide(a, y, y, runs * P, sqrt(splat(_total(a, t) / count + eps)))
 
 
 @njit(error_model="numpy", boundscheck=False)
@@ -115,7 +115,7 @@ def rms(a: F32, x: int, y: int, n: int, t: int, eps: np.float32) -> None:
     """y = x / sqrt(mean x^2 + eps) inside a."""
     _clear(a, t)
     _add_squares(a, x, n, t)
-    _divide(a, x, y, n, np.sqrt(_total(a, t) / np.float32(n) + eps))
+    _divide(a, x, y, n, sqrt(splat(_total(a, t) / np.float32(n) + eps)))
 
 
 @njit(error_model="numpy", boundscheck=False)
@@ -123,14 +123,15 @@ def l2(a: F32, x: int, y: int, n: int, t: int, eps: np.float32) -> None:
     """y = x / max(sqrt(sum x^2), eps) inside a."""
     _clear(a, t)
     _add_squares(a, x, n, t)
-    size = np.sqrt(_total(a, t))
-    _divide(a, x, y, n, eps if size < eps else size)
+    size = sqrt(splat(_total(a, t)))
+    _divide(a, x, y, n, select(less(size, splat(eps)), splat(eps), size))
 
 
 @njit(error_model="numpy", boundscheck=False)
-def _divide(a: F32, x: int, y: int, n: int, by: np.float32) -> None:
+def _divide(a: F32, x: int, y: int, n: int, by: F32) -> None:
+    """y = x / by inside a, by a vector of the same number in every lane."""
     for j in range(0, n, LANES):
-        store(a, y + j, load(a, x + j) / splat(by))
+        store(a, y + j, load(a, x + j) / by)
 
 
 @njit(error_model="numpy", boundscheck=False)

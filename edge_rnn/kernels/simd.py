@@ -91,6 +91,11 @@ def fma(a: F32, b: F32, c: F32) -> F32:
     return odd.astype(np.float32)
 
 
+def sqrt(a: F32) -> F32:
+    """The square root, rounded once (IEEE 754 squareRoot)."""
+    return np.sqrt(a)
+
+
 def less(a: F32, b: F32) -> NDArray[np.bool_]:
     """a < b in each lane; false where either is NaN."""
     return np.asarray(a < b)
@@ -161,6 +166,16 @@ def _fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 @intrinsic
+def _sqrt(typing: Any, a: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(_FLOAT, [_FLOAT])
+        name = f"llvm.sqrt.v{LANES}f32"
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+
+    return vector(vector), generate
+
+
+@intrinsic
 def _less(typing: Any, a: Any, b: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fcmp_ordered("<", *args)
@@ -215,6 +230,7 @@ _lower(load, lambda a, i: _load(a, i))
 _lower(store, lambda a, i, v: _store(a, i, v))
 _lower(splat, lambda x: _splat(x))
 _lower(fma, lambda a, b, c: _fma(a, b, c))
+_lower(sqrt, lambda a: _sqrt(a))
 _lower(less, lambda a, b: _less(a, b))
 _lower(select, lambda m, a, b: _select(m, a, b))
 _lower(scale2, lambda a, n: _scale2(a, n))

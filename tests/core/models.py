@@ -70,7 +70,8 @@ def lstm_with(
 ) -> Lstm:
     """An LSTM of any class, with a projection where r_width is not h."""
     rows = len(cls.GATES) * h
-    others |= {"projection": r.matrix(r_width, h)} if r_width != h else {}
+    if r_width != h:
+        others.setdefault("projection", r.matrix(r_width, h))
     return cls(
         "cell", "x", w=r.matrix(rows, i), u=r.matrix(rows, r_width), b=r.vector(rows), **others
     )  # type: ignore[arg-type]

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from numba import njit
 
 from edge_rnn import Session
-from edge_rnn.kernels import elementwise, products
-from edge_rnn.kernels.simd import LANES, fma, less, load, select, splat, store
+from edge_rnn.kernels import elementwise, norms, products
+from edge_rnn.kernels.simd import LANES, fma, less, load, scale2, select, splat, sqrt, store
 from tests.core import models
 
 HOSTILE = np.array(
@@ -56,6 +56,8 @@ OPERATIONS = {
     "mul": lambda a, b, c: a * b,
     "div": lambda a, b, c: a / b,
     "fma": lambda a, b, c: fma(a, b, c),
+    "sqrt": lambda a, b, c: sqrt(a),
+    "scale2": lambda a, b, c: scale2(a, b),
     "select": lambda a, b, c: select(less(a, b), c, a),
     "splat": lambda a, b, c: a + splat(np.float32(0.1)),
 }
@@ -80,6 +82,12 @@ def test_compiled_is_the_numpy_meaning(name: str) -> None:
     expected = np.concatenate(parts)
     same = (y.view(np.int32) == expected.view(np.int32)) | (np.isnan(y) & np.isnan(expected))
     assert same.all(), (a[~same][:3], b[~same][:3], c[~same][:3])
+
+
+@given(st.floats(1, 2, width=32), st.integers(-126, 127))
+def test_scale2_is_a_power_of_two(a: float, n: int) -> None:
+    x = np.array([a], np.float32)
+    assert scale2(x, np.array([n], np.float32))[0] == np.ldexp(x, n)[0]
 
 
 @given(*[st.floats(-(2.0**60), 2.0**60, width=32)] * 3)
@@ -119,9 +127,16 @@ def test_no_fast_math_anywhere() -> None:
     one = np.zeros(1, np.int64)
     products.matvec(x, 0, products.BLOCK, 1, x, 0, one, x, -1, 0, x, 0, one)
     elementwise.activate(elementwise.SIGMOID, x, 0, products.BLOCK)
-    for function in (products.matvec, elementwise.activate):
+    a = np.ones(64, np.float32)
+    norms.standardise(a, 0, 16, 9, 16, 1, 32, np.float32(0))
+    norms.log_softmax(a, 0, 16, 9, 32)
+    functions = (products.matvec, elementwise.activate, norms.standardise, norms.log_softmax)
+    for function in functions:
         (code, *_) = function.inspect_llvm().values()
-        assert f"@llvm.fma.v{LANES}f32" in code
+        exact = "sqrt" if function is norms.standardise else "fma"
+        assert re.search(rf"@llvm\.{exact}\.(v{LANES})?f32\(", code)
+        libm = re.findall(r"call \w+ @((?:sqrt|exp|log|log1p|expm1|tanh|erf|floor)f?)\(", code)
+        assert not libm
         assert not re.search(r"= f\w+ (fast|nnan|ninf|nsz|arcp|contract|afn|reassoc)\b", code)
 
 
