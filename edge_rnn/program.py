@@ -125,6 +125,10 @@ class _Assembler:
         start = ADD if bias is None else self.put("floats", _pad_gates(bias, H), BLOCK)
         self.emit(op, rows, columns, src, dst, *packed, start)
 
+    def activate(self, act: str, P: int, place: int) -> None:
+        """Activate P words of scratch in place."""
+        self.emit(Op.ACTIVATE, P, place, place, ACTS.index(act))
+
     def standardise(self, n: int, src: int, dst: int, epsilon: float, runs: int = 1) -> None:
         """dst = (src - mean) / sqrt(var + epsilon) over runs of n, each in whole vectors."""
         eps = self.put("floats", np.array([epsilon], np.float32))
@@ -231,7 +235,7 @@ def _(node: Gru, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> N
 def _(node: Dense, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -> None:
     N = dims["N"]
     asm.matvec(node.w, N, src, dst, node.b)
-    asm.emit(Op.ACTIVATE, _round_up(N, PAD), dst, dst, ACTS.index(node.act))
+    asm.activate(node.act, _round_up(N, PAD), dst)
 
 
 @_assemble.register
@@ -271,12 +275,16 @@ def _general_lstm(node: Lstm, asm: _Assembler, dims: dict[str, int], src: int, d
     asm.emit(Op.COPY_STATE, H, c, m)
     for name in node.GATES[:-1]:
         _complete_gate(node, asm, name, H, g, m)
-    gate, cell, hidden = (ACTS.index(a) for a in (node.gate, node.cell, node.hidden))
-    asm.emit(Op.LSTM_CELL, P, g, c, m, int("f" not in node.GATES), gate, cell)
+    candidate, o = (g + node.GATES.index(name) * P for name in "go")
+    asm.activate(node.gate, candidate - g, g)
+    asm.activate(node.cell, P, candidate)
+    asm.emit(Op.LSTM_CELL, P, g, c, m, int("f" not in node.GATES))
     _normalise_cell(node, asm, H, m, c, "normalised")
     _complete_gate(node, asm, "o", H, g, m)
     _normalise_cell(node, asm, H, m, c, "raw")
-    asm.emit(Op.LSTM_OUTPUT, P, g + (len(node.GATES) - 1) * P, m, gate, hidden)
+    asm.activate(node.gate, P, o)
+    asm.activate(node.hidden, P, m)
+    asm.emit(Op.MULTIPLY, P, o, m)
     if node.projection is not None:
         asm.matvec(node.projection, R, m, dst, np.zeros(R, np.float32))
     asm.emit(Op.KEEP, R, dst, h)
@@ -343,7 +351,9 @@ def _(node: MinGru, asm: _Assembler, dims: dict[str, int], src: int, dst: int) -
     H, P = dims["H"], _round_up(dims["H"], PAD)
     h, g = asm.state_room(H), asm.scratch_room(2 * P)
     asm.matvec(node.w, H, src, g, node.b)
-    asm.emit(Op.MIN_GRU, P, g, h, ACTS.index(node.gate), ACTS.index(node.candidate))
+    asm.activate(node.gate, P, g)
+    asm.activate(node.candidate, P, g + P)
+    asm.emit(Op.MIN_GRU, P, g, h)
     asm.emit(Op.COPY_STATE, H, h, dst)
 
 

@@ -72,16 +72,12 @@ def gru_blend(s: F32, g: int, state: F32, h: int, P: int, cand: int) -> None:
 
 
 @njit(error_model="numpy", boundscheck=False)
-def lstm_cell(
-    s: F32, g: int, state: F32, c: int, m: int, P: int, coupled: int, gate: int, cell: int
-) -> None:
-    """c' = f c + i g from the pre-activations i, f, g at s[g], f = 1 - i where coupled.
+def lstm_cell(s: F32, g: int, state: F32, c: int, m: int, P: int, coupled: int) -> None:
+    """c' = f c + i g from the gates i, f, g at s[g], or i, g where coupled, which is f = 1 - i.
 
     c' goes to the state and to s[m].
     """
     candidate = g + P if coupled else g + 2 * P
-    activate(gate, s, g, candidate - g)
-    activate(cell, s, candidate, P)
     for j in range(0, P, LANES):
         i = load(s, g + j)
         f = splat(_1) - i if coupled else load(s, g + P + j)
@@ -91,19 +87,15 @@ def lstm_cell(
 
 
 @njit(error_model="numpy", boundscheck=False)
-def lstm_output(s: F32, o: int, m: int, P: int, gate: int, hidden: int) -> None:
-    """s[m] = gate(s[o]) hidden(s[m])."""
-    activate(gate, s, o, P)
-    activate(hidden, s, m, P)
+def multiply(s: F32, a: int, y: int, P: int) -> None:
+    """s[y] *= s[a]."""
     for j in range(0, P, LANES):
-        store(s, m + j, load(s, o + j) * load(s, m + j))
+        store(s, y + j, load(s, a + j) * load(s, y + j))
 
 
 @njit(error_model="numpy", boundscheck=False)
-def min_gru(s: F32, g: int, state: F32, h: int, P: int, gate: int, cand: int) -> None:
-    """h' = (1 - z) h + z n from the pre-activations z, n at s[g]."""
-    activate(gate, s, g, P)
-    activate(cand, s, g + P, P)
+def min_gru(s: F32, g: int, state: F32, h: int, P: int) -> None:
+    """h' = (1 - z) h + z n from z, n at s[g]."""
     for j in range(0, P, LANES):
         z = load(s, g + j)
         kept = (splat(_1) - z) * load(state, h + j)

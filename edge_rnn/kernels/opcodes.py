@@ -26,9 +26,9 @@ class Op(IntEnum):
     GRU_RESET = 13  # [P, g: s, h: h, rh: s, gate]
     GRU_BLEND = 14  # [P, g: s, h: h, candidate]
     KEEP = 15  # [n, src: s, dst: h]
-    LSTM_CELL = 16  # [P, g: s, c: h, m: s, coupled?, gate, cell]
-    LSTM_OUTPUT = 17  # [P, o: s, m: s, gate, hidden]
-    MIN_GRU = 18  # [P, g: s, h: h, gate, candidate]
+    LSTM_CELL = 16  # [P, g: s, c: h, m: s, coupled?]
+    MULTIPLY = 17  # [P, src: s, dst: s]
+    MIN_GRU = 18  # [P, g: s, h: h]
     LRU = 19  # [P, b: s, re: h, im: h, lambda_re: p, lambda_im: p]
     LOG_SOFTMAX = 20  # [n, src: s, dst: s, sums: s]
     STANDARDISE = 21  # [n, src: s, dst: s, sums: s, epsilon: p, P, runs]
@@ -55,9 +55,9 @@ LENGTHS = {
     Op.GRU_RESET: 5,
     Op.GRU_BLEND: 4,
     Op.KEEP: 3,
-    Op.LSTM_CELL: 7,
-    Op.LSTM_OUTPUT: 5,
-    Op.MIN_GRU: 5,
+    Op.LSTM_CELL: 5,
+    Op.MULTIPLY: 3,
+    Op.MIN_GRU: 3,
     Op.LRU: 6,
     Op.LOG_SOFTMAX: 4,
     Op.STANDARDISE: 7,

@@ -22,8 +22,8 @@ from edge_rnn.kernels.cells import (
     lru,
     lstm,
     lstm_cell,
-    lstm_output,
     min_gru,
+    multiply,
 )
 from edge_rnn.kernels.elementwise import activate
 from edge_rnn.kernels.norms import affine, l2, log_softmax, prelu, rms, softmax, standardise
@@ -65,7 +65,7 @@ _END, _LOAD, _STORE, _COPY_STATE, _MATVEC, _MATVEC_STATE, _ACTIVATE, _SOFTMAX = 
 )
 _SCALE, _EMBED, _RNN, _LSTM, _GRU_AFTER, _GRU_RESET, _GRU_BLEND = (int(o) for o in list(Op)[8:15])
 
-_KEEP, _LSTM_CELL, _LSTM_OUTPUT, _MIN_GRU, _LRU = (int(o) for o in list(Op)[15:20])
+_KEEP, _LSTM_CELL, _MULTIPLY, _MIN_GRU, _LRU = (int(o) for o in list(Op)[15:20])
 _LOG_SOFTMAX, _STANDARDISE, _RMS, _L2, _AFFINE, _PRELU = (int(o) for o in list(Op)[20:])
 
 
@@ -280,11 +280,11 @@ def _cell(op: int, a: I64, p: F32, h: F32, t: int, s: F32, r: int) -> None:
     if op == _KEEP:
         copy(s, r + a[1], h, t + a[2], n)
     elif op == _LSTM_CELL:
-        lstm_cell(s, r + a[1], h, t + a[2], r + a[3], n, a[4], a[5], a[6])
-    elif op == _LSTM_OUTPUT:
-        lstm_output(s, r + a[1], r + a[2], n, a[3], a[4])
+        lstm_cell(s, r + a[1], h, t + a[2], r + a[3], n, a[4])
+    elif op == _MULTIPLY:
+        multiply(s, r + a[1], r + a[2], n)
     elif op == _MIN_GRU:
-        min_gru(s, r + a[1], h, t + a[2], n, a[3], a[4])
+        min_gru(s, r + a[1], h, t + a[2], n)
     elif op == _LRU:
         lru(s, r + a[1], h, t + a[2], t + a[3], p, a[4], a[5], n)
 
