@@ -17,6 +17,7 @@ from edge_rnn import Session, reference
 from edge_rnn.errors import ModelError
 from edge_rnn.graph import (
     ACTS,
+    NODES,
     Activation,
     CoupledLstm,
     Dense,
@@ -90,8 +91,6 @@ def test_no_kind_is_forgotten() -> None:
     r = Random()
     made = {type(make(r, 3, 4, 2)) for make in SIZED.values()}
     in_models = {type(make(r)) for make in models.NODES.values()}
-    from edge_rnn.graph import NODES
-
     assert made | {Embedding} == set(NODES.values()) == in_models | {Embedding}
 
 
