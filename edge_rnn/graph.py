@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_rnn.cells import CoupledLstm, Lru, MinGru, NormGru, NormLstm
 from edge_rnn.errors import ModelError
 from edge_rnn.layers import Add, Concat, Conv1d, Multiply, Pool, Slice
 from edge_rnn.nodes import (
@@ -37,6 +38,7 @@ from edge_rnn.nodes import (
     reads,
     tensors,
 )
+from edge_rnn.norms import L2Norm, LayerNorm, LogSoftmax, PRelu, RmsNorm
 
 __all__ = [
     "ACTS",
@@ -53,19 +55,29 @@ __all__ = [
     "Attribute",
     "Concat",
     "Conv1d",
+    "CoupledLstm",
     "Dense",
     "Embedding",
     "Feature",
     "Gru",
     "Input",
+    "L2Norm",
+    "LayerNorm",
+    "LogSoftmax",
+    "Lru",
     "Lstm",
     "Matrix",
+    "MinGru",
     "Model",
     "Multiply",
     "Node",
+    "NormGru",
+    "NormLstm",
+    "PRelu",
     "Pool",
     "Probe",
     "Provenance",
+    "RmsNorm",
     "Rnn",
     "Scale",
     "Schedule",
@@ -78,6 +90,7 @@ __all__ = [
     "dimensions",
     "multiply_adds",
     "output_digest",
+    "product_bound",
     "reads",
     "schedules",
     "state_tensors",
@@ -91,6 +104,8 @@ NODES: dict[str, type[Node]] = {
     for cls in (
         *(Rnn, Lstm, Gru, Dense, Embedding, Scale, Activation, Softmax),
         *(Add, Multiply, Concat, Slice, Conv1d, Pool),
+        *(CoupledLstm, NormLstm, NormGru, MinGru, Lru),
+        *(LayerNorm, RmsNorm, L2Norm, LogSoftmax, PRelu),
     )
 }
 
@@ -203,9 +218,12 @@ def _unknown_input(model: Model, node: Node, name: str) -> str:
 
 _RANGES: dict[str, float] = {
     "relu6": 6, "tanh": 1, "sigmoid": 1, "softsign": 1, "hard_sigmoid_keras2": 1,
-    "hard_sigmoid_relu6": 1,
+    "hard_sigmoid_relu6": 1, "hard_tanh": 1,
 }  # fmt: skip
 """The largest size of the activations that have one."""
+
+_SHARES = ("sigmoid", "hard_sigmoid_keras2", "hard_sigmoid_relu6")
+"""The activations from 0 to 1: a gate of these mixes two numbers into one between them."""
 
 
 def bound(node: Node, of_input: float = 0.0) -> float:
@@ -216,15 +234,20 @@ def bound(node: Node, of_input: float = 0.0) -> float:
     match node:
         case Rnn() | Dense() | Conv1d() | Activation() if node.act in _RANGES:
             return _RANGES[node.act]
-        case Lstm():
-            return _RANGES.get(node.gate, 0.0) * _RANGES.get(node.hidden, 0.0)
-        case Gru() if _RANGES.get(node.gate) == 1:
+        case Lstm(projection=None):
+            return product_bound(node)
+        case Gru() | NormGru() | MinGru() if node.gate in _SHARES:
             return _RANGES.get(node.candidate, 0.0)
         case Softmax():
             return 1.0
         case Slice() | Pool() | Activation(act="linear"):
             return of_input
     return 0.0
+
+
+def product_bound(node: Lstm) -> float:
+    """The largest |o hidden(c)|, which a projection sees, 0 where there is none that is known."""
+    return _RANGES.get(node.gate, 0.0) * _RANGES.get(node.hidden, 0.0)
 
 
 def bounds(model: Model) -> dict[str, float]:

@@ -172,6 +172,8 @@ def _node(struct: Any, left: dict[str, NDArray[Any]]) -> Node:
     for f in fields(cls):
         if "shape" in f.metadata:
             key = f"{struct.name}/{f.name}"
+            if f.metadata.get("optional") and key not in left:
+                continue
             array, is_matrix = _take(left, key), len(f.metadata["shape"]) == 2
             values[f.name] = _matrix(key, array, left) if is_matrix else array
     return cls(**values)

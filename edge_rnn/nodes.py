@@ -8,8 +8,8 @@ compiler all read these declarations, so that a new node is declared in one plac
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
@@ -30,10 +30,22 @@ Act: TypeAlias = Literal[
     "silu",
     "hard_sigmoid_keras2",
     "hard_sigmoid_relu6",
+    "elu",
+    "selu",
+    "gelu",
+    "gelu_tanh",
+    "softplus",
+    "mish",
+    "hard_swish",
+    "hard_tanh",
+    "exponential",
+    "log_sigmoid",
+    "min_gru",
 ]
-"""Element-wise activations. The two hard sigmoids differ by up to 0.3 and so have two names:
-`hard_sigmoid_keras2` is clip(0.2 x + 0.5, 0, 1) (Keras 2, ONNX's default) and
-`hard_sigmoid_relu6` is relu6(x + 3) / 6 (PyTorch, Keras 3)."""
+"""Element-wise activations; `docs/format.md` has the equation of each, `reference.activate` the
+code. What frameworks call by one name has two here where it differs: the hard sigmoids by up to
+0.3, `gelu` (by the normal distribution) and `gelu_tanh` by 5e-4. `silu` is swish, `selu` has the
+constants of Klambauer et al. 2017, `min_gru` is g of Feng et al. 2024."""
 
 Activations: TypeAlias = Literal["float32", "int16", "int8"]
 """What a node's matrices are multiplied by. Integers have one unit for a whole vector x, m / 127
@@ -44,6 +56,7 @@ GROUP = 32
 """Inputs that share a scale in a 4-bit matrix."""
 MAX_DIM = 1 << 20
 MAX_ELEMENTS = 1 << 30
+MAX_EPSILON = 1e6
 _SYMBOL = re.compile(r"(\d*)([A-Z])")
 
 
@@ -113,6 +126,11 @@ def tensor(*shape: str) -> Any:
     return field(metadata={"shape": shape})
 
 
+def optional(*shape: str) -> Any:
+    """A tensor that may be None; what that means its node says."""
+    return field(default=None, metadata={"shape": shape, "optional": True})
+
+
 def number(low: float, high: float, default: Any = MISSING) -> Any:
     """A field that holds a number from `low` to `high`."""
     return field(default=default, metadata={"range": (low, high)})
@@ -140,6 +158,10 @@ class Node:
         """
         return {"I": widths[0]}
 
+    def same(self) -> Iterable[tuple[str, str, str]]:
+        """(symbol, symbol, why) of the dimensions that must be equal besides what shapes say."""
+        return ()
+
     def schedule(self, read: Schedule) -> Schedule:
         """When its output is there, from when the values read are."""
         return read
@@ -166,19 +188,29 @@ class Lstm(Node):
 
     i, f, o = gate(W x + U h + b);  g = cell(W x + U h + b)
     c' = f c + i g;  h' = o hidden(c')
+    with `peephole` (Gers et al. 2000; ONNX, TFLite), p of i, f, o in that order:
+        i, f = gate(W x + U h + b + p c);  o = gate(W x + U h + b + p c')
+    with `projection` P (Sak et al. 2014; PyTorch's proj_size, TFLite): h' = P (o hidden(c'))
     """
 
     OP: ClassVar[str] = "lstm"
-    OUTPUT: ClassVar[str] = "H"
-    STATE: ClassVar[Mapping[str, str]] = {"h": "H", "c": "H"}
+    OUTPUT: ClassVar[str] = "R"
+    STATE: ClassVar[Mapping[str, str]] = {"h": "R", "c": "H"}
+    GATES: ClassVar[str] = "ifgo"
 
     w: Matrix = tensor("4H", "I")
-    u: Matrix = tensor("4H", "H")
+    u: Matrix = tensor("4H", "R")
     b: F32 = tensor("4H")
     gate: Act = "sigmoid"
     cell: Act = "tanh"
     hidden: Act = "tanh"
     activations: Activations = "float32"
+    peephole: F32 | None = optional("3H")
+    projection: Matrix | None = optional("R", "H")
+
+    def same(self) -> Iterable[tuple[str, str, str]]:
+        """Without a projection h is as wide as c."""
+        return () if self.projection is not None else (("R", "H", "without a projection"),)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -258,10 +290,14 @@ class Softmax(Node):
 
 
 def tensors(node: Node) -> Iterator[tuple[str, tuple[str, ...], Any]]:
-    """(field, symbolic shape, Matrix or float32 vector) of each tensor of a node."""
+    """(field, symbolic shape, Matrix or float32 vector) of each tensor that a node has."""
     for f in fields(node):
-        if "shape" in f.metadata:
+        if "shape" in f.metadata and not _absent(f, getattr(node, f.name)):
             yield f.name, f.metadata["shape"], getattr(node, f.name)
+
+
+def _absent(f: Field[Any], tensor: Any) -> bool:
+    return tensor is None and f.metadata.get("optional", False)
 
 
 def reads(node: Node) -> tuple[str, ...]:
@@ -286,12 +322,19 @@ def dimensions(node: Node, *widths: int) -> dict[str, int]:
     """
     dims = node.sizes(*widths)
     for name, symbols, value in tensors(node):
+        if value is None:
+            raise ModelError(f"node {node.name!r}: {name} is missing")
         shape = value.data.shape if isinstance(value, Matrix) else value.shape
         if len(shape) != len(symbols) or not all(map(_bind, symbols, shape, [dims] * len(shape))):
             known = ", ".join(f"{k}={v}" for k, v in dims.items())
             raise ModelError(
                 f"node {node.name!r}: {name} has shape {tuple(shape)}, "
                 f"expected ({', '.join(symbols)}) with {known}"
+            )
+    for a, b, why in node.same():
+        if dims[a] != dims[b]:
+            raise ModelError(
+                f"node {node.name!r}: {why} {a} must equal {b}, got {a}={dims[a]}, {b}={dims[b]}"
             )
     return dims
 

@@ -23,7 +23,8 @@ def cases() -> Iterator[tuple[str, Model, np.ndarray]]:
     for weights in models.FORMATS:
         yield f"stack {weights}", models.stack(weights), models.inputs(60)
         yield f"strided {weights}", models.strided(weights), models.inputs(60)
-        for kind in models.NODES:
+    for kind in models.NODES:
+        for weights in models.formats(kind):
             yield f"{kind} {weights}", models.single(kind, weights), models.inputs(20)
     ramp = np.linspace(-20, 20, 5000, dtype=np.float32)[:, None]
     for act in ACTS:

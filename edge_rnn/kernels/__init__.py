@@ -10,6 +10,7 @@ from edge_rnn.kernels.cpu import LEVEL
 with compile_cache():
     from edge_rnn.kernels.dots import FLIP
     from edge_rnn.kernels.layers import PLACES
+    from edge_rnn.kernels.norms import PARTIALS
     from edge_rnn.kernels.opcodes import ADD, Op
     from edge_rnn.kernels.products import BLOCK, EACH, Format, pack, pack_nibbles
     from edge_rnn.kernels.quantizing import LIMITS
@@ -32,6 +33,7 @@ __all__ = [
     "FLIP",
     "LEVEL",
     "LIMITS",
+    "PARTIALS",
     "PLACES",
     "SLOT",
     "Format",

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from edge_rnn.graph import F32
 from edge_rnn.kernels.elementwise import activate
+from edge_rnn.kernels.opcodes import Op
 from edge_rnn.kernels.simd import LANES, fma, load, splat, store
 
-_1 = np.float32(1.0)
+_0, _1 = np.float32(0.0), np.float32(1.0)
+_KEEP, _LSTM_CELL, _MIN_GRU, _LRU = (int(o) for o in (Op.KEEP, Op.LSTM_CELL, Op.MIN_GRU, Op.LRU))
+
+I64 = NDArray[np.int64]
 
 
 @njit(error_model="numpy", boundscheck=False)
@@ -69,3 +74,51 @@ def gru_blend(s: F32, g: int, state: F32, h: int, P: int, cand: int) -> None:
         z = load(s, g + j)
         kept = z * load(state, h + j)
         store(state, h + j, fma(splat(_1) - z, load(s, g + 2 * P + j), kept))
+
+
+@njit(error_model="numpy", boundscheck=False)
+def lstm_cell(s: F32, g: int, state: F32, c: int, m: int, P: int, coupled: int) -> None:
+    """c' = f c + i g from the gates i, f, g at s[g], or i, g where coupled, which is f = 1 - i.
+
+    c' goes to the state and to s[m].
+    """
+    candidate = g + P if coupled else g + 2 * P
+    for j in range(0, P, LANES):
+        i = load(s, g + j)
+        f = splat(_1) - i if coupled else load(s, g + P + j)
+        new = fma(f, load(state, c + j), i * load(s, candidate + j))
+        store(state, c + j, new)
+        store(s, m + j, new)
+
+
+@njit(error_model="numpy", boundscheck=False)
+def min_gru(s: F32, g: int, state: F32, h: int, P: int) -> None:
+    """h' = (1 - z) h + z n from z, n at s[g]."""
+    for j in range(0, P, LANES):
+        z = load(s, g + j)
+        kept = (splat(_1) - z) * load(state, h + j)
+        store(state, h + j, fma(z, load(s, g + P + j), kept))
+
+
+@njit(error_model="numpy", boundscheck=False)
+def lru(s: F32, b: int, state: F32, re: int, im: int, p: F32, l_re: int, l_im: int, P: int) -> None:
+    """z' = l z + b for complex z in the state, l in p, and b at s[b], P apart."""
+    for j in range(0, P, LANES):
+        x, y = load(state, re + j), load(state, im + j)
+        u, v = load(p, l_re + j), load(p, l_im + j)
+        store(state, re + j, fma(u, x, fma(splat(_0) - v, y, load(s, b + j))))
+        store(state, im + j, fma(u, y, fma(v, x, load(s, b + P + j))))
+
+
+@njit(error_model="numpy", boundscheck=False)
+def cell(op: int, a: I64, p: F32, h: F32, t: int, s: F32, r: int) -> None:
+    """One instruction for one row, whose state begins at h[t] and whose scratch at s[r]."""
+    n = a[0]
+    if op == _KEEP:
+        copy(s, r + a[1], h, t + a[2], n)
+    elif op == _LSTM_CELL:
+        lstm_cell(s, r + a[1], h, t + a[2], r + a[3], n, a[4])
+    elif op == _MIN_GRU:
+        min_gru(s, r + a[1], h, t + a[2], n)
+    elif op == _LRU:
+        lru(s, r + a[1], h, t + a[2], t + a[3], p, a[4], a[5], n)

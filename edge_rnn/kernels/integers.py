@@ -18,6 +18,10 @@ from edge_rnn.kernels.simd import F32, I32, Vector, address, constant, function,
 I8 = NDArray[np.int8]
 I16 = NDArray[np.int16]
 
+ROUND = np.float32(3 << 22)
+"""Added to a small number it leaves no room for a fraction: the sum's low bits are the number,
+rounded to nearest, ties to even."""
+
 _I8, _I16, _I32 = (ir.IntType(bits) for bits in (8, 16, 32))
 
 
@@ -51,6 +55,11 @@ def shift(a: I32, bits: int) -> I32:
     return a >> bits
 
 
+def shift_up(a: I32, bits: int) -> I32:
+    """a << bits, of which the lowest 32 bits are kept."""
+    return a << bits
+
+
 def low_byte(a: I32) -> I32:
     """a mod 256."""
     return a & 255
@@ -59,6 +68,11 @@ def low_byte(a: I32) -> I32:
 def bits(v: F32) -> I32:
     """The bits of float32 numbers."""
     return v.view(np.int32)
+
+
+def from_bits(a: I32) -> F32:
+    """The float32 numbers that have these bits."""
+    return a.view(np.float32)
 
 
 def larger_size(a: I32, v: F32) -> I32:
@@ -132,6 +146,7 @@ def each(build: Any, element: str | None = None) -> Any:
 _low_byte = each(lambda b, v, t: b.and_(v, ir.Constant(t, [255] * t.count)))
 _to_float = each(lambda b, v, t: b.sitofp(v, t), "float32")
 _bits = each(lambda b, v, t: b.bitcast(v, t), "int32")
+_from_bits = each(lambda b, v, t: b.bitcast(v, t), "float32")
 
 
 @intrinsic
@@ -148,12 +163,19 @@ def _joined(typing: Any, a: Any, b: Any) -> Any:
     return Vector("int32", 2 * a.count)(a, a), generate
 
 
-@intrinsic(prefer_literal=True)
-def _shift(typing: Any, a: Any, n: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.ashr(args[0], ir.Constant(a.llvm, [constant(n)] * a.count))
+def _shifted(instruction: str) -> Any:
+    @intrinsic(prefer_literal=True)
+    def operation(typing: Any, a: Any, n: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            by = ir.Constant(a.llvm, [constant(n)] * a.count)
+            return getattr(builder, instruction)(args[0], by)
 
-    return a(a, n), generate
+        return a(a, n), generate
+
+    return operation
+
+
+_shift, _shift_up = _shifted("ashr"), _shifted("shl")
 
 
 @intrinsic
@@ -205,8 +227,10 @@ lower(to_float, lambda a: _to_float(a))
 lower(add, lambda a, b: _add(a, b))
 lower(joined, lambda a, b: _joined(a, b))
 lower(shift, lambda a, bits: _shift(a, bits))
+lower(shift_up, lambda a, bits: _shift_up(a, bits))
 lower(low_byte, lambda a: _low_byte(a))
 lower(bits, lambda v: _bits(v))
+lower(from_bits, lambda a: _from_bits(a))
 lower(larger_size, lambda a, v: _larger_size(a, v))
 lower(largest, lambda a: _largest(a))
 lower(store_shorts, lambda a, i, v: _store_shorts(a, i, v))

@@ -20,7 +20,7 @@ class Op(IntEnum):
     MATVEC = 4  # [N, K, src, dst: s, format, w, scale: p, bias: p or ADD, unit: s, start, in h?]
     QUANTIZE = 5  # [n, src, dst: s, unit: s, fixed: p, in h?, format]
     ACTIVATE = 6  # [P, src: s, dst: s, act]
-    SOFTMAX = 7  # [n, src: s, dst: s]
+    SOFTMAX = 7  # [n, src: s, dst: s, sums: s]
     SCALE = 8  # [n, src: s, dst: s, offset: p, scale: p, shift: p]
     EMBED = 9  # [D, src: s, dst: s, int8?, table: q or p, scale: p]
     RNN = 10  # [P, g: s, h: h, act]
@@ -37,6 +37,16 @@ class Op(IntEnum):
     TAPS = 21  # [n, ring: h, dst: s, entries, first, period, width, kernel, dilation]
     DEPTHWISE = 22  # [P, taps: s, dst: s, int8?, w: q or p, scale: p, bias: p, width, kernel]
     POOL = 23  # [n, ring: h, dst: s, entries, first, period, average?]
+    KEEP = 24  # [n, src: s, dst: h]
+    LSTM_CELL = 25  # [P, g: s, c: h, m: s, coupled?]
+    MIN_GRU = 26  # [P, g: s, h: h]
+    LRU = 27  # [P, b: s, re: h, im: h, lambda_re: p, lambda_im: p]
+    LOG_SOFTMAX = 28  # [n, src: s, dst: s, sums: s]
+    STANDARDISE = 29  # [n, src: s, dst: s, sums: s, epsilon: p, P, runs]
+    RMS = 30  # [n, src: s, dst: s, sums: s, epsilon: p]
+    L2 = 31  # [n, src: s, dst: s, sums: s, epsilon: p]
+    AFFINE = 32  # [P, src: s, dst: s, gain: p, bias: p or ADD]
+    PRELU = 33  # [P, src: s, dst: s, slope: p]
 
 
 LENGTHS = {
@@ -47,7 +57,7 @@ LENGTHS = {
     Op.MATVEC: 11,
     Op.QUANTIZE: 7,
     Op.ACTIVATE: 4,
-    Op.SOFTMAX: 3,
+    Op.SOFTMAX: 4,
     Op.SCALE: 6,
     Op.EMBED: 6,
     Op.RNN: 4,
@@ -64,8 +74,18 @@ LENGTHS = {
     Op.TAPS: 9,
     Op.DEPTHWISE: 9,
     Op.POOL: 7,
+    Op.KEEP: 3,
+    Op.LSTM_CELL: 5,
+    Op.MIN_GRU: 3,
+    Op.LRU: 6,
+    Op.LOG_SOFTMAX: 4,
+    Op.STANDARDISE: 7,
+    Op.RMS: 5,
+    Op.L2: 5,
+    Op.AFFINE: 5,
+    Op.PRELU: 4,
 }
 """How many operands follow each opcode."""
 
 ADD = -1
-"""As a MATVEC's bias: add to what stands in dst instead of starting from a bias."""
+"""As a MATVEC's or AFFINE's bias: add to what stands in dst instead of starting from a bias."""

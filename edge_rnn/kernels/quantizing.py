@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edge_rnn.graph import F32, GROUP
 from edge_rnn.kernels.dots import FLIP
 from edge_rnn.kernels.integers import (
+    ROUND,
     add,
     bits,
     larger_size,
@@ -29,9 +30,6 @@ LIMITS = {"int8": 127, "int16": 127 * 256}
 """The largest |q|; both bytes of an int16 activation fit an int8."""
 
 _LIMIT8, _LIMIT16 = (np.float32(limit) for limit in LIMITS.values())
-_ROUND = np.float32(3 << 22)
-"""Added to a small number it leaves no room for a fraction: the sum's low bits are the number,
-rounded to nearest, ties to even."""
 _TINY, _0 = np.float32(1e-30), np.float32(0)
 _NONE, _HALF = np.int32(0), np.int32(128)
 _INT8_INT16, _INT4_INT8, _INT4_INT16 = (
@@ -77,7 +75,7 @@ def _round_bytes(
 ) -> None:
     """to[at:] = the lower bytes of round(x inverse), or what is then left above them."""
     for k in range(0, n, LANES):
-        q = bits(fma(load(x, i + k), splat(inverse), splat(_ROUND)))
+        q = bits(fma(load(x, i + k), splat(inverse), splat(ROUND)))
         if upper:
             q = shift(add(q, same(_HALF, LANES)), 8)
         store_bytes(to, at + k, q, flip)
@@ -87,7 +85,7 @@ def _round_bytes(
 def _round_shorts(x: F32, i: int, n: int, inverse: np.float32, to: I16, at: int) -> None:
     """to[at:] = round(x inverse)."""
     for k in range(0, n, LANES):
-        store_shorts(to, at + k, bits(fma(load(x, i + k), splat(inverse), splat(_ROUND))))
+        store_shorts(to, at + k, bits(fma(load(x, i + k), splat(inverse), splat(ROUND))))
 
 
 @njit(error_model="numpy", boundscheck=False)

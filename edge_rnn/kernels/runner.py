@@ -14,9 +14,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from edge_rnn.graph import F32
-from edge_rnn.kernels.cells import copy, gru_after, gru_blend, gru_reset, lstm
-from edge_rnn.kernels.elementwise import activate, softmax
+from edge_rnn.kernels.cells import cell, copy, gru_after, gru_blend, gru_reset, lstm
+from edge_rnn.kernels.elementwise import activate
 from edge_rnn.kernels.layers import PLACES, ROW, SCRATCH, STATE, STEP, emit, layer, select_rows
+from edge_rnn.kernels.norms import norm, softmax
 from edge_rnn.kernels.opcodes import LENGTHS, Op
 from edge_rnn.kernels.products import Format, dots, floats, nibble_dots, wide_dots
 from edge_rnn.kernels.quantizing import quantize
@@ -59,6 +60,7 @@ _END, _LOAD, _STORE, _COPY_STATE, _MATVEC, _QUANTIZE, _ACTIVATE, _SOFTMAX = (
 )
 _SCALE, _EMBED, _RNN, _LSTM, _GRU_AFTER, _GRU_RESET, _GRU_BLEND = (int(o) for o in list(Op)[8:15])
 _EMIT, _SCHEDULE = int(Op.EMIT), int(Op.SCHEDULE)
+_FIRST_CELL, _FIRST_NORM = int(Op.KEEP), int(Op.LOG_SOFTMAX)
 _FLOAT32, _FLOAT16, _INT8, _INT8_INT8, _INT8_INT16, _INT4_INT8, _ = (int(f) for f in Format)
 
 _int64s, _int8s, _uint8s, _int16s, _int32s, _floats, _table = (
@@ -304,7 +306,7 @@ def _row(
             copy(s, r + a[1], s, r + a[2], n)
         activate(a[3], s, r + a[2], n)
     elif op == _SOFTMAX:
-        softmax(s, r + a[1], r + a[2], n)
+        softmax(s, r + a[1], r + a[2], n, r + a[3])
     elif op == _SCALE:
         _scale(a, p, s, r)
     elif op == _EMBED:
@@ -320,5 +322,9 @@ def _row(
         gru_reset(s, r + a[1], h, t + a[2], r + a[3], n, a[4])
     elif op == _GRU_BLEND:
         gru_blend(s, r + a[1], h, t + a[2], n, a[3])
-    else:
+    elif op < _FIRST_CELL:
         layer(op, a, int8s, p, h, t, s, r, step)
+    elif op < _FIRST_NORM:
+        cell(op, a, p, h, t, s, r)
+    else:
+        norm(op, a, p, s, r)

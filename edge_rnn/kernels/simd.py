@@ -93,6 +93,11 @@ def fma(a: F32, b: F32, c: F32) -> F32:
     return odd.astype(np.float32)
 
 
+def sqrt(a: F32) -> F32:
+    """The square root, rounded once (IEEE 754 squareRoot)."""
+    return np.sqrt(a)
+
+
 def less(a: F32, b: F32) -> NDArray[np.bool_]:
     """a < b in each lane; false where either is NaN."""
     return np.asarray(a < b)
@@ -192,6 +197,15 @@ def _fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 @intrinsic
+def _sqrt(typing: Any, a: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        name = f"llvm.sqrt.v{a.count}f32"
+        return builder.call(function(builder, name, a.llvm, a.llvm), args)
+
+    return a(a), generate
+
+
+@intrinsic
 def _less(typing: Any, a: Any, b: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fcmp_ordered("<", *args)
@@ -240,6 +254,7 @@ lower(load, lambda a, i, n=LANES: _load(a, i, n))
 lower(store, lambda a, i, v: _store(a, i, v))
 lower(splat, lambda x, n=LANES: _splat(x, n))
 lower(fma, lambda a, b, c: _fma(a, b, c))
+lower(sqrt, lambda a: _sqrt(a))
 lower(less, lambda a, b: _less(a, b))
 lower(select, lambda m, a, b: _select(m, a, b))
 _lower_operator(operator.add, lambda a, b: _add(a, b))

@@ -10,9 +10,10 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from edge_rnn import Session
 from edge_rnn.errors import ModelError, UnsupportedError
-from edge_rnn.graph import Dense, Embedding, Gru, Input, Matrix, Model
+from edge_rnn.graph import Dense, Embedding, Gru, Input, Matrix, Model, tensors
 from edge_rnn.validation import validate
-from edge_rnn_converters.quantize import PRECISIONS, int4, int8, quantize
+from edge_rnn_converters.quantize import PRECISIONS, Precision, int4, int8, quantize
+from tests.core import models
 
 FLOATS = st.floats(-(2.0**99), 2.0**99, width=32)
 MATRICES = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=6), elements=FLOATS)
@@ -130,3 +131,21 @@ def test_float16_refuses_what_would_become_infinite() -> None:
 def test_an_unknown_precision() -> None:
     with pytest.raises(ModelError, match="'int4', expected one of w8a16, w8a8"):
         quantize(model(), "int4")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("precision", ["w8a16", "w4a8", "int8", "float16"])
+@pytest.mark.parametrize("kind", [k for k in models.NODES if len(models.formats(k)) > 1])
+def test_every_matrix_of_every_kind_is_quantized(kind: str, precision: Precision) -> None:
+    """Those that a node may do without, where it has them, as well."""
+    whole = models.single(kind)
+    small = quantize(whole, precision)
+    validate(small)
+    for node, before in zip(small.nodes, whole.nodes, strict=True):
+        assert [name for name, _, _ in tensors(node)] == [name for name, _, _ in tensors(before)]
+        for _, _, t in tensors(node):
+            if isinstance(t, Matrix):
+                assert t.data.dtype == ("float16" if precision == "float16" else "int8")
+        depthwise = getattr(node, "depthwise", False)
+        if precision.startswith("w") and hasattr(node, "activations") and not depthwise:
+            assert node.activations == f"int{precision[3:]}"
+    assert np.isfinite(Session(small).run("a", models.inputs(9))).all()

@@ -14,20 +14,31 @@ from edge_rnn.graph import (
     Add,
     Concat,
     Conv1d,
+    CoupledLstm,
     Dense,
     Embedding,
     Gru,
     Input,
+    L2Norm,
+    LayerNorm,
+    LogSoftmax,
+    Lru,
     Lstm,
     Matrix,
+    MinGru,
     Model,
     Multiply,
     Node,
+    NormGru,
+    NormLstm,
     Pool,
+    PRelu,
+    RmsNorm,
     Rnn,
     Scale,
     Slice,
     Softmax,
+    tensors,
 )
 
 I, H = 5, 7
@@ -86,6 +97,44 @@ def gru(r: Random, name: str = "cell", x: str = "x", i: int = I, **choices: str)
     return Gru(name, x, w, u, r.vector(3 * H), r.vector(H), **formats)  # type: ignore[arg-type]
 
 
+def lstm_with(
+    cls: type[Lstm], r: Random, r_width: int = H, h: int = H, i: int = I, **others: object
+) -> Lstm:
+    """An LSTM of any class, with a projection where r_width is not h."""
+    rows = len(cls.GATES) * h
+    if r_width != h:
+        others.setdefault("projection", r.matrix(r_width, h))
+    others.setdefault("activations", r.activations)
+    return cls(
+        "cell", "x", w=r.matrix(rows, i), u=r.matrix(rows, r_width), b=r.vector(rows), **others
+    )  # type: ignore[arg-type]
+
+
+def gain(r: Random, n: int) -> np.ndarray:
+    """Gains as training leaves them, about 1."""
+    return r.vector(n) + np.float32(1)
+
+
+def norm_gru(r: Random, h: int = H, i: int = I, **choices: object) -> NormGru:
+    w, u, b, rb = r.matrix(3 * h, i), r.matrix(3 * h, h), r.vector(3 * h), r.vector(h)
+    choices.setdefault("activations", r.activations)
+    return NormGru("cell", "x", w, u, b, rb, gain(r, 3 * h), gain(r, 3 * h), **choices)  # type: ignore[arg-type]
+
+
+def min_gru(
+    r: Random, h: int = H, i: int = I, act: Act = "min_gru", gate: Act = "sigmoid"
+) -> MinGru:
+    w, b = r.matrix(2 * h, i), r.vector(2 * h)
+    return MinGru("cell", "x", w, b, gate, act, activations=r.activations)
+
+
+def lru(r: Random, n: int = H, m: int = 4, i: int = I, **others: object) -> Lru:
+    size, turn = r.rng.uniform(0.8, 0.99, n), r.rng.uniform(0, np.pi, n)
+    place = [(size * wave(turn)).astype(np.float32) for wave in (np.cos, np.sin)]
+    b, c = [r.matrix(n, i), r.matrix(n, i)], [r.matrix(m, n), r.matrix(m, n)]
+    return Lru("cell", "x", *place, *b, *c, r.activations, **others)  # type: ignore[arg-type]
+
+
 def conv(
     r: Random, name: str = "conv", x: str = "x", i: int = I, n: int = H, **choices: Any
 ) -> Conv1d:
@@ -129,6 +178,48 @@ NODES: dict[str, Callable[[Random], Node | tuple[Node, ...]]] = {
     "pool_max": lambda r: Pool("pool", "x", "max", 3, 2, "causal"),
     "pool_average": lambda r: Pool("pool", "x", "average", 4, 3),
     "pool_average_causal": lambda r: Pool("pool", "x", "average", 5, 1, "causal"),
+    "rnn_linear": lambda r: rnn(r, act="linear"),
+    "lstm_peephole": lambda r: lstm_with(Lstm, r, peephole=r.vector(3 * H)),
+    "lstm_projection": lambda r: lstm_with(Lstm, r, 3),
+    "lstm_wider": lambda r: lstm_with(Lstm, r, 37, peephole=r.vector(3 * H)),
+    "lstm_coupled": lambda r: lstm_with(CoupledLstm, r),
+    "lstm_coupled_all": lambda r: lstm_with(
+        CoupledLstm, r, 3, peephole=r.vector(2 * H), gate="hard_sigmoid_keras2", cell="elu"
+    ),
+    "lstm_norm_products": lambda r: lstm_with(
+        NormLstm, r, gain=gain(r, 4 * H), recurrent_gain=gain(r, 4 * H), cell_norm=gain(r, 2 * H)
+    ),
+    "lstm_norm_gates": lambda r: lstm_with(NormLstm, r, gain=gain(r, 4 * H)),
+    "lstm_norm_looking": lambda r: lstm_with(
+        NormLstm,
+        r,
+        peephole=r.vector(3 * H),
+        gain=gain(r, 4 * H),
+        recurrent_gain=gain(r, 4 * H),
+        cell_norm=gain(r, 2 * H),
+    ),
+    "lstm_norm_all": lambda r: lstm_with(
+        NormLstm,
+        r,
+        3,
+        gain=gain(r, 4 * H),
+        cell_norm=gain(r, 2 * H),
+        carried="normalised",
+        peephole=r.vector(3 * H),
+        epsilon=1e-3,
+    ),
+    "gru_norm": norm_gru,
+    "gru_norm_zrn": lambda r: norm_gru(r, over="zrn", epsilon=1e-3),
+    "min_gru": min_gru,
+    "min_gru_linear": lambda r: min_gru(r, act="linear"),
+    "lru": lru,
+    "lru_matrix": lambda r: lru(r, d=r.matrix(4, I)),
+    "lru_diagonal": lambda r: lru(r, m=I, diagonal=r.vector(I)),
+    "layer_norm": lambda r: LayerNorm("norm", "x", gain(r, I), r.vector(I)),
+    "rms_norm": lambda r: RmsNorm("norm", "x", gain(r, I)),
+    "l2_norm": lambda r: L2Norm("norm", "x"),
+    "log_softmax": lambda r: LogSoftmax("softmax", "x"),
+    "prelu": lambda r: PRelu("prelu", "x", r.vector(I)),
 }
 
 
@@ -136,6 +227,12 @@ def single(kind: str, weights: str = "float32", seed: int = 0) -> Model:
     """A model of the one node, and of what it joins."""
     made = NODES[kind](Random(seed, weights))
     return model(*(made if isinstance(made, tuple) else (made,)))
+
+
+def formats(kind: str) -> tuple[str, ...]:
+    """The formats that the kind's matrices may have; one if it has none."""
+    matrices = (t for n in single(kind).nodes for _, _, t in tensors(n) if isinstance(t, Matrix))
+    return FORMATS if any(matrices) else FORMATS[:1]
 
 
 def stack(weights: str = "float32", seed: int = 0) -> Model:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +16,21 @@ from edge_rnn import container, graph, modelfile, validation
 SPEC = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
 
 
-def table(title: str) -> list[list[str]]:
-    """The rows of the first table after a heading."""
+def table(title: str, nth: int = 0) -> list[list[str]]:
+    """The rows of the nth table after a heading."""
     section = SPEC.split(f"## {title}\n")[1].split("\n## ")[0]
-    lines = re.findall(r"^\|(.+)\|$", section, re.M)
-    return [[cell.strip() for cell in line.split("|")] for line in lines[2:]]
+    lines = re.findall(r"(?:^\|.+\|\n)+", section, re.M)[nth].splitlines()
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
 
 
 def code_words(text: str) -> list[str]:
     return re.findall(r"`([^`]+)`", text)
+
+
+def tensor(f: Field) -> str:
+    """A tensor as the table has it."""
+    text = f"`{f.name}` ({', '.join(f.metadata['shape'])})"
+    return text + (" optional" if f.metadata.get("optional") else "")
 
 
 def test_nodes() -> None:
@@ -32,10 +38,10 @@ def test_nodes() -> None:
     assert list(rows) == list(graph.NODES)
     for op, cls in graph.NODES.items():
         _, attributes, tensors, state, width = rows[op]
-        shapes = {f.name: f.metadata["shape"] for f in fields(cls) if "shape" in f.metadata}
+        declared = [f for f in fields(cls) if "shape" in f.metadata]
         others = [f.name for f in fields(cls) if "shape" not in f.metadata]
         assert code_words(attributes) == others[2:]
-        assert tensors == ", ".join(f"`{n}` ({', '.join(s)})" for n, s in shapes.items())
+        assert tensors == ", ".join(map(tensor, declared))
         assert state == ", ".join(f"`{n}` ({s})" for n, s in cls.STATE.items())
         assert width == cls.OUTPUT
 
@@ -43,6 +49,8 @@ def test_nodes() -> None:
 def test_activations() -> None:
     listed = SPEC.split("Activations: ")[1].split("\n\n")[0]
     assert code_words(listed) == list(graph.ACTS)
+    rows = [code_words(row[0])[0] for row in table("Nodes", nth=1)]
+    assert rows == list(graph.ACTS)[1:], "every activation but linear has its equation"
 
 
 def test_description_fields() -> None:

@@ -155,7 +155,7 @@ def test_a_number_that_is_none_is_refused(name: str, value: object) -> None:
     ("node", "text"),
     [
         (dataclasses.replace(conv(4, 4), padding="same"), "padding is 'same', allowed: causal, v"),
-        (dataclasses.replace(conv(4, 4), act="mish"), "act is 'mish', allowed: linear, relu"),
+        (dataclasses.replace(conv(4, 4), act="mush"), "act is 'mush', allowed: linear, relu"),
         (dataclasses.replace(conv(4, 4), kernel=2), r"w has shape (4, 12), expected (N, K) with"),
         (
             dataclasses.replace(conv(4, 4), groups=3),

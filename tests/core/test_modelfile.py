@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 import edge_rnn
+from edge_rnn.cli.inspect import describe
 from edge_rnn.errors import ModelError, ModelFileError
 from edge_rnn.graph import Feature, Matrix, Model, Probe, Provenance, digest, output_digest, tensors
 from tests.core import models
@@ -49,6 +50,17 @@ def test_round_trip(weights: str, tmp_path: Path) -> None:
         assert getattr(again, name) == getattr(model, name)
     y = edge_rnn.Session(again).run("a", again.probe.input)
     assert output_digest(y) == model.probe.digest
+
+
+@pytest.mark.parametrize("kind", models.NODES)
+def test_round_trip_of_every_node(kind: str, tmp_path: Path) -> None:
+    model, x = models.single(kind, "int8"), models.inputs(8)
+    edge_rnn.save(model, tmp_path / "m.ernn")
+    again = edge_rnn.load(tmp_path / "m.ernn")
+    assert digest(again) == digest(model)
+    same = [edge_rnn.Session(m).run("a", x).tobytes() for m in (model, again)]
+    assert same[0] == same[1]
+    assert describe(again)[0].op == model.nodes[0].OP
 
 
 def test_the_same_model_makes_the_same_bytes(good: Path, tmp_path: Path) -> None:
@@ -195,7 +207,7 @@ HOSTILE = {
     "missing field": (edit_model(lambda m: m.pop("outputs") and None), "required field `outputs`"),
     "unknown op": (edit_model(put("nodes/0/op", "lambda")), "'lambda'.*known ops: rnn, lstm, gru"),
     "unknown attribute": (edit_model(put("nodes/1/clip", 3)), r"unknown field `clip`.*nodes\[1\]"),
-    "unknown activation": (edit_model(put("nodes/1/gate", "mish")), r"'mish'.*nodes\[1\].gate"),
+    "unknown activation": (edit_model(put("nodes/1/gate", "mush")), r"'mush'.*nodes\[1\].gate"),
     "wrong type": (edit_model(put("inputs/0/width", "5")), r"Expected `int`, got `str`.*inputs"),
     "cycle": (edit_model(put("nodes/0/input", "rnn")), "'norm' reads 'rnn', which comes after it"),
     "reads itself": (edit_model(put("nodes/0/input", "norm")), "comes after it"),

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from numba import njit
 
 from edge_rnn import Session
-from edge_rnn.kernels import dots, integers, products, runner
-from edge_rnn.kernels.simd import LANES, fma, less, load, select, splat, store
+from edge_rnn.kernels import dots, elementwise, integers, products, runner
+from edge_rnn.kernels.simd import LANES, fma, less, load, select, splat, sqrt, store
 from tests.core import models
 
 HOSTILE = np.array(
@@ -56,6 +56,10 @@ OPERATIONS = {
     "mul": lambda a, b, c: a * b,
     "div": lambda a, b, c: a / b,
     "fma": lambda a, b, c: fma(a, b, c),
+    "sqrt": lambda a, b, c: sqrt(a),
+    "bits": lambda a, b, c: integers.from_bits(
+        integers.add(integers.bits(a), integers.shift_up(integers.bits(b), 23))
+    ),
     "select": lambda a, b, c: select(less(a, b), c, a),
     "splat": lambda a, b, c: a + splat(np.float32(0.1)),
 }
@@ -80,6 +84,13 @@ def test_compiled_is_the_numpy_meaning(name: str) -> None:
     expected = np.concatenate(parts)
     same = (y.view(np.int32) == expected.view(np.int32)) | (np.isnan(y) & np.isnan(expected))
     assert same.all(), (a[~same][:3], b[~same][:3], c[~same][:3])
+
+
+@given(st.floats(1, 2, width=32), st.integers(-126, 127))
+def test_scale2_is_a_power_of_two(a: float, n: int) -> None:
+    x = np.array([a], np.float32)
+    scale2 = elementwise.scale2.py_func
+    assert scale2(x, np.array([n], np.float32))[0] == np.ldexp(x, n)[0]
 
 
 @given(*[st.floats(-(2.0**60), 2.0**60, width=32)] * 3)
@@ -148,6 +159,8 @@ def test_no_fast_math_anywhere() -> None:
     step = njit(error_model="numpy")(runner.step.py_func)  # code from the cache shows no source
     step.compile(runner.step.signatures[0])
     (code, *_) = step.inspect_llvm().values()
+    assert re.search(rf"@llvm\.sqrt\.(v{LANES})?f32\(", code)  # of one number in every lane
+    assert not re.search(r"call \w+ @(?:sqrt|exp|log|log1p|expm1|tanh|erf|floor)f?\(", code)
     assert f"@llvm.fma.v{LANES}f32" in code and f"@llvm.fma.v{BLOCK}f32" in code
     assert len(re.findall(r"= f(?:add|mul|div|sub) ", code)) > 50
     assert not re.search(r"= f\w+ (fast|nnan|ninf|nsz|arcp|contract|afn|reassoc)\b", code)

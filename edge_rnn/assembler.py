@@ -1,0 +1,189 @@
+"""A program under construction: instructions, arenas of weights, places in scratch and state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_rnn.graph import ACTS, F32, GROUP, Matrix, Schedule
+from edge_rnn.kernels import ADD, BLOCK, EACH, FLIP, PARTIALS, Format, Op, pack, pack_nibbles
+
+PAD = 16
+"""Float32 words that a state vector and a gate are filled up to: the widest vector there is."""
+
+
+def round_up(n: int, unit: int) -> int:
+    """n filled up to whole units."""
+    return -(-n // unit) * unit
+
+
+def pad_gates(a: NDArray[Any], H: int) -> NDArray[Any]:
+    """Rows (k H, ...) with every gate's H rows filled up with zeros to whole vectors."""
+    gates = a.reshape(-1, H, *a.shape[1:])
+    full = np.zeros((len(gates), round_up(H, PAD), *a.shape[1:]), a.dtype)
+    full[:, :H] = gates
+    return full.reshape(-1, *a.shape[1:])
+
+
+_FORMATS = {
+    ("float16", "float32"): Format.FLOAT16,
+    ("float32", "float32"): Format.FLOAT32,
+    ("int8", "float32"): Format.INT8,
+    ("int8", "int8"): Format.INT8_INT8,
+    ("int8", "int16"): Format.INT8_INT16,
+    ("int4", "int8"): Format.INT4_INT8,
+    ("int4", "int16"): Format.INT4_INT16,
+}
+_INTEGER = {f: a for (_, a), f in _FORMATS.items() if a != "float32"}
+_FOUR_BIT = (Format.INT4_INT8, Format.INT4_INT16)
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """Where a product's operand lies: `width` numbers at `at` in the scratch or the state, of a
+    size that `bound` limits (0 if unknown)."""
+
+    at: int
+    width: int
+    bound: float = 0.0
+    in_state: bool = False
+
+
+@dataclass(slots=True)
+class Assembler:
+    """Arenas and a row's scratch and state under construction, all in whole vectors.
+
+    `values` are the places of the graph's values, by name; `now` is when the instruction to come
+    runs. A place that a product reads is not written again in the same step: `integers` keeps
+    where its integers are.
+    """
+
+    widths: dict[str, int]
+    schedules: dict[str, Schedule]
+    now: Schedule = Schedule()
+    code: list[int] = field(default_factory=list)
+    int8s: list[NDArray[np.int8]] = field(default_factory=list)
+    halves: list[NDArray[np.int16]] = field(default_factory=list)
+    floats: list[F32] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=lambda: {"int8s": 0, "halves": 0, "floats": 0})
+    scratch: int = 0
+    state: int = 0
+    words: list[NDArray[np.int64]] = field(default_factory=list)
+    values: dict[str, int] = field(default_factory=dict)
+    integers: dict[tuple[int, bool, Format], tuple[int, int]] = field(default_factory=dict)
+
+    def emit(self, op: Op, *operands: int) -> None:
+        """Append an instruction."""
+        self.code += [op, *operands]
+
+    def at(self, schedule: Schedule) -> None:
+        """What follows runs at these steps."""
+        if schedule != self.now:
+            self.emit(Op.SCHEDULE, *schedule)
+            self.now = schedule
+
+    def scratch_room(self, n: int) -> int:
+        """Room for n words of a row's scratch -> where it begins."""
+        start = self.scratch
+        self.scratch += round_up(n, BLOCK)
+        return start
+
+    def state_room(self, n: int) -> int:
+        """Room for n words of a stream's state -> where it begins."""
+        start = self.state
+        self.words.append(np.arange(start, start + n))
+        self.state += round_up(n, PAD)
+        return start
+
+    def put(self, arena: str, a: NDArray[Any], unit: int = 1) -> int:
+        """Append a to an arena, zeros filling it up to whole units -> its offset."""
+        flat = np.zeros(round_up(a.size, unit), a.dtype)
+        flat[: a.size] = a.reshape(-1)
+        getattr(self, arena).append(flat)
+        self.sizes[arena] += flat.size
+        return self.sizes[arena] - flat.size
+
+    def matvec(
+        self, w: Matrix, H: int, x: Vector, dst: int, bias: F32 | None, activations: str
+    ) -> None:
+        """dst = w x + bias, or dst += w x without a bias; rows come in gates of H."""
+        data = pad_gates(w.data, H)
+        kind = "int4" if w.four_bit else str(data.dtype)
+        format = _FORMATS[kind, activations]
+        K, weights, start = self._weights(w, data, format, H)
+        scale = -1
+        if w.scale is not None and not w.four_bit:
+            scale = self.put("floats", pad_gates(w.scale, H), BLOCK)
+        src, unit = (x.at, 0) if format not in _INTEGER else self._quantized(x, format)
+        base = ADD if bias is None else self.put("floats", pad_gates(bias, H), BLOCK)
+        in_state = int(x.in_state and format not in _INTEGER)
+        rows = round_up(len(data), BLOCK)
+        self.emit(Op.MATVEC, rows, K, src, dst, format, weights, scale, base, unit, start, in_state)
+
+    def _weights(
+        self, w: Matrix, data: NDArray[Any], format: Format, H: int
+    ) -> tuple[int, int, int]:
+        """Pack the weights -> (K in the format's groups, where they lie, operand `start`)."""
+        columns = data.shape[1]
+        if format == Format.FLOAT32:
+            return columns, self.put("floats", pack(data.astype(np.float32))), 0
+        if format == Format.FLOAT16:
+            return columns, self.put("halves", pack(data).view(np.int16)), 0
+        if format == Format.INT8:
+            return columns, self.put("int8s", pack(data)), 0
+        if format in _FOUR_BIT:
+            assert w.scale is not None  # noqa: S101 - a valid matrix
+            scales = self.put("floats", pack(pad_gates(w.scale, H)))
+            return -(-columns // GROUP), self.put("int8s", pack_nibbles(data)), scales
+        start = 0
+        if FLIP:
+            sums = (FLIP * data.sum(axis=1, dtype=np.int64)).astype(np.int32)
+            start = self.put("floats", sums.view(np.float32), BLOCK)
+        data = np.pad(data, ((0, 0), (0, -columns % EACH)))
+        return data.shape[1] // 4, self.put("int8s", pack(data, 4)), start
+
+    def _quantized(self, x: Vector, format: Format) -> tuple[int, int]:
+        """Have x made integers -> (where they begin, where their unit stands), both in scratch."""
+        key = (x.at, x.in_state, format)
+        if key in self.integers:
+            return self.integers[key]
+        each, wide = (GROUP if format in _FOUR_BIT else EACH), _INTEGER[format] == "int16"
+        groups = -(-x.width // each) * (2 if wide else 1)
+        words = groups * each // 4 + (groups if format in _FOUR_BIT else 0)
+        unit = self.scratch_room(PAD + words + PAD)
+        fixed = self.put("floats", np.array([x.bound], np.float32))
+        place = int(x.in_state)
+        self.emit(Op.QUANTIZE, x.width, x.at, unit + PAD, unit, fixed, place, format)
+        self.integers[key] = unit + PAD, unit
+        return self.integers[key]
+
+    def depthwise(self, w: Matrix, b: F32, src: int, dst: int) -> None:
+        """dst = sum_j w_j src_j + b, feature by feature; w (features, taps), src taps of them."""
+        features, taps = w.data.shape
+        full = np.zeros((taps, round_up(features, PAD)), w.data.dtype)
+        full[:, :features] = w.data.T
+        if w.scale is None:
+            packed = (0, self.put("floats", full.astype(np.float32)), 0)
+        else:
+            packed = (1, self.put("int8s", full), self.put("floats", w.scale, PAD))
+        start = self.put("floats", b, PAD)
+        self.emit(Op.DEPTHWISE, full.shape[1], src, dst, *packed, start, features, taps)
+
+    def activate(self, act: str, P: int, place: int) -> None:
+        """Activate P words of scratch in place."""
+        self.emit(Op.ACTIVATE, P, place, place, ACTS.index(act))
+
+    def standardise(self, n: int, src: int, dst: int, epsilon: float, runs: int = 1) -> None:
+        """dst = (src - mean) / sqrt(var + epsilon) over runs of n, each in whole vectors."""
+        eps = self.put("floats", np.array([epsilon], np.float32))
+        sums, P = self.scratch_room(PARTIALS), round_up(n, PAD)
+        self.emit(Op.STANDARDISE, n, src, dst, sums, eps, P, runs)
+
+    def affine(self, gain: F32, n: int, src: int, dst: int, bias: F32 | None) -> None:
+        """dst = gain src + bias, or dst += gain src without a bias, in runs of n."""
+        padded = pad_gates(gain, n)
+        shift = ADD if bias is None else self.put("floats", pad_gates(bias, n))
+        self.emit(Op.AFFINE, len(padded), src, dst, self.put("floats", padded), shift)
