@@ -9,7 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.graph import ACTS, F32, GROUP, Matrix, Schedule
-from edge_rnn.kernels import ADD, BLOCK, EACH, FLIP, PARTIALS, Format, Op, pack, pack_nibbles
+from edge_rnn.kernels import (
+    ADD,
+    BLOCK,
+    EACH,
+    FLIP,
+    PARTIALS,
+    Format,
+    Op,
+    pack,
+    pack_nibbles,
+)
 
 PAD = 16
 """Float32 words that a state vector and a gate are filled up to: the widest vector there is."""

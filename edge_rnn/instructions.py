@@ -57,8 +57,7 @@ def _(node: Rnn, asm: Assembler, dims: dict[str, int], x: Vector, dst: int) -> N
     h, g = asm.state_room(H), asm.scratch_room(H)
     asm.matvec(node.w, H, x, g, node.b, node.activations)
     asm.matvec(node.u, H, Vector(h, H, bound(node), True), g, None, node.activations)
-    asm.emit(Op.RNN, round_up(H, PAD), g, h, ACTS.index(node.act))
-    asm.emit(Op.COPY_STATE, H, h, dst)
+    asm.emit(Op.RNN, round_up(H, PAD), g, h, ACTS.index(node.act), dst)
 
 
 @assemble.register
@@ -70,8 +69,7 @@ def _(node: Lstm, asm: Assembler, dims: dict[str, int], x: Vector, dst: int) -> 
     asm.matvec(node.w, H, x, g, node.b, node.activations)
     asm.matvec(node.u, H, Vector(h, H, bound(node), True), g, None, node.activations)
     acts = (ACTS.index(a) for a in (node.gate, node.cell, node.hidden))
-    asm.emit(Op.LSTM, P, g, h, c, *acts)
-    asm.emit(Op.COPY_STATE, H, h, dst)
+    asm.emit(Op.LSTM, P, g, h, c, *acts, dst)
     return None
 
 
@@ -86,7 +84,7 @@ def _(node: Gru, asm: Assembler, dims: dict[str, int], x: Vector, dst: int) -> N
         u = asm.scratch_room(3 * P)
         asm.matvec(node.w, H, x, g, node.b, q)
         asm.matvec(node.u, H, before, u, recurrent, q)
-        asm.emit(Op.GRU_AFTER, P, g, u, h, gate, candidate)
+        asm.emit(Op.GRU_AFTER, P, g, u, h, gate, candidate, dst)
     else:
         rh = asm.scratch_room(P)
         asm.matvec(node.w, H, x, g, node.b + recurrent, q)
@@ -94,8 +92,7 @@ def _(node: Gru, asm: Assembler, dims: dict[str, int], x: Vector, dst: int) -> N
         asm.emit(Op.GRU_RESET, P, g, h, rh, gate)
         reset = Vector(rh, H, bound(node))
         asm.matvec(node.u.rows(2 * H, 3 * H), H, reset, g + 2 * P, None, q)
-        asm.emit(Op.GRU_BLEND, P, g, h, candidate)
-    asm.emit(Op.COPY_STATE, H, h, dst)
+        asm.emit(Op.GRU_BLEND, P, g, h, candidate, dst)
 
 
 @assemble.register
@@ -265,8 +262,7 @@ def _(node: NormGru, asm: Assembler, dims: dict[str, int], x: Vector, dst: int) 
     asm.affine(node.gain, H, g, g, node.b)
     recurrent = np.concatenate([np.zeros(2 * H, np.float32), node.rb])
     asm.affine(node.recurrent_gain, H, u, u, recurrent)
-    asm.emit(Op.GRU_AFTER, P, g, u, h, ACTS.index(node.gate), ACTS.index(node.candidate))
-    asm.emit(Op.COPY_STATE, H, h, dst)
+    asm.emit(Op.GRU_AFTER, P, g, u, h, ACTS.index(node.gate), ACTS.index(node.candidate), dst)
 
 
 @assemble.register

@@ -9,9 +9,8 @@ from edge_rnn.kernels.cpu import LEVEL
 
 with compile_cache():
     from edge_rnn.kernels.dots import FLIP
-    from edge_rnn.kernels.layers import PLACES
     from edge_rnn.kernels.norms import PARTIALS
-    from edge_rnn.kernels.opcodes import ADD, Op
+    from edge_rnn.kernels.opcodes import ADD, LENGTHS, PLACES, Op
     from edge_rnn.kernels.products import BLOCK, EACH, Format, pack, pack_nibbles
     from edge_rnn.kernels.quantizing import LIMITS
     from edge_rnn.kernels.runner import (
@@ -31,6 +30,7 @@ __all__ = [
     "BLOCK",
     "EACH",
     "FLIP",
+    "LENGTHS",
     "LEVEL",
     "LIMITS",
     "PARTIALS",

@@ -1,18 +1,18 @@
-"""The cells' point-wise parts for one row: gates in scratch, state in the slab, updated in place.
+"""The cells' point-wise parts: gates in scratch, state in the slab, updated in place.
 
-Arrays are flat; a place is an offset. P is H padded to whole vectors, the distance from gate to
-gate; what stands between H and P is never read as a value.
+Arrays are flat, operands `a` as `opcodes.Op` lists them; a place is an offset. P is H padded to
+whole vectors, the distance from gate to gate; what stands between H and P is never read as a value.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from edge_rnn.graph import F32
-from edge_rnn.kernels.elementwise import activate
-from edge_rnn.kernels.opcodes import Op
+from edge_rnn.kernels.elementwise import SIGMOID, TANH, activate, sigmoid, tanh
+from edge_rnn.kernels.jit import kernel
+from edge_rnn.kernels.opcodes import SCRATCH, STATE, Op
 from edge_rnn.kernels.simd import LANES, fma, load, splat, store
 
 _0, _1 = np.float32(0.0), np.float32(1.0)
@@ -21,62 +21,132 @@ _KEEP, _LSTM_CELL, _MIN_GRU, _LRU = (int(o) for o in (Op.KEEP, Op.LSTM_CELL, Op.
 I64 = NDArray[np.int64]
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def copy(a: F32, i: int, b: F32, j: int, n: int) -> None:
     """b[j : j + n] = a[i : i + n]."""
-    for k in range(n):
+    whole = n - n % LANES
+    for k in range(0, whole, LANES):
+        store(b, j + k, load(a, i + k))
+    for k in range(whole, n):
         b[j + k] = a[i + k]
 
 
-@njit(error_model="numpy", boundscheck=False)
-def lstm(
-    s: F32, g: int, state: F32, h: int, c: int, P: int, gate: int, cell: int, hidden: int
-) -> None:
-    """c' = f c + i g and h' = o hidden(c') from the pre-activations i, f, g, o at s[g]."""
-    activate(gate, s, g, 2 * P)
-    activate(cell, s, g + 2 * P, P)
-    activate(gate, s, g + 3 * P, P)
+@kernel
+def rnn(a: I64, state: F32, s: F32, rows: I64) -> None:
+    """RNN: h' = act(W x + U h + b), the sum at g."""
+    for k in range(rows.shape[1]):
+        r, h = rows[SCRATCH, k], rows[STATE, k] + a[2]
+        copy(s, r + a[1], state, h, a[0])
+        activate(a[3], state, h, a[0])
+        copy(state, h, s, r + a[4], a[0])
+
+
+@kernel
+def lstm(a: I64, state: F32, s: F32, rows: I64) -> None:
+    """LSTM: c' = f c + i g and h' = o hidden(c') from the pre-activations i, f, g, o."""
+    usual = a[4] == SIGMOID and a[5] == TANH and a[6] == TANH
+    for k in range(rows.shape[1]):
+        r, t = rows[SCRATCH, k], rows[STATE, k]
+        if usual:
+            _lstm_usual(s, r + a[1], state, t + a[2], t + a[3], a[0], r + a[7])
+        else:
+            _lstm_any(a, s, r + a[1], state, t + a[2], t + a[3], a[0], r + a[7])
+
+
+@kernel
+def _lstm_usual(s: F32, g: int, state: F32, h: int, c: int, P: int, y: int) -> None:
+    for j in range(0, P, LANES):
+        i, f = sigmoid(load(s, g + j)), sigmoid(load(s, g + P + j))
+        new = i * tanh(load(s, g + 2 * P + j))
+        new = fma(f, load(state, c + j), new)
+        out = sigmoid(load(s, g + 3 * P + j)) * tanh(new)
+        store(state, c + j, new)
+        store(state, h + j, out)
+        store(s, y + j, out)
+
+
+@kernel
+def _lstm_any(a: I64, s: F32, g: int, state: F32, h: int, c: int, P: int, y: int) -> None:
+    activate(a[4], s, g, 2 * P)
+    activate(a[5], s, g + 2 * P, P)
+    activate(a[4], s, g + 3 * P, P)
     for j in range(0, P, LANES):
         new = load(s, g + j) * load(s, g + 2 * P + j)
         new = fma(load(s, g + P + j), load(state, c + j), new)
         store(state, c + j, new)
-        store(state, h + j, new)
-    activate(hidden, state, h, P)
+        store(s, y + j, new)
+    activate(a[6], s, y, P)
     for j in range(0, P, LANES):
-        store(state, h + j, load(s, g + 3 * P + j) * load(state, h + j))
+        out = load(s, g + 3 * P + j) * load(s, y + j)
+        store(state, h + j, out)
+        store(s, y + j, out)
 
 
-@njit(error_model="numpy", boundscheck=False)
-def gru_after(s: F32, g: int, u: int, state: F32, h: int, P: int, gate: int, cand: int) -> None:
-    """h' from W x + b at s[g] and U h + [0, 0, rb] at s[u], both in the order z, r, n."""
+@kernel
+def gru_after(a: I64, state: F32, s: F32, rows: I64) -> None:
+    """GRU_AFTER: h' from W x + b at g and U h + [0, 0, rb] at u, both in the order z, r, n."""
+    usual = a[4] == SIGMOID and a[5] == TANH
+    for k in range(rows.shape[1]):
+        r, h = rows[SCRATCH, k], rows[STATE, k] + a[3]
+        if usual:
+            _gru_usual(s, r + a[1], r + a[2], state, h, a[0], r + a[6])
+        else:
+            _gru_any(s, r + a[1], r + a[2], state, h, a[0], a[4])
+            _blend(s, r + a[1], state, h, a[0], a[5], r + a[6])
+
+
+@kernel
+def _gru_usual(s: F32, g: int, u: int, state: F32, h: int, P: int, y: int) -> None:
+    for j in range(0, P, LANES):
+        z = sigmoid(load(s, g + j) + load(s, u + j))
+        r = sigmoid(load(s, g + P + j) + load(s, u + P + j))
+        n = tanh(fma(r, load(s, u + 2 * P + j), load(s, g + 2 * P + j)))
+        new = fma(splat(_1) - z, n, z * load(state, h + j))
+        store(state, h + j, new)
+        store(s, y + j, new)
+
+
+@kernel
+def _gru_any(s: F32, g: int, u: int, state: F32, h: int, P: int, gate: int) -> None:
     for j in range(0, 2 * P, LANES):
         store(s, g + j, load(s, g + j) + load(s, u + j))
     activate(gate, s, g, 2 * P)
     for j in range(g, g + P, LANES):
         n = fma(load(s, j + P), load(s, j - g + u + 2 * P), load(s, j + 2 * P))
         store(s, j + 2 * P, n)
-    gru_blend(s, g, state, h, P, cand)
 
 
-@njit(error_model="numpy", boundscheck=False)
-def gru_reset(s: F32, g: int, state: F32, h: int, rh: int, P: int, gate: int) -> None:
-    """Activate z and r at s[g] and leave r h at s[rh], for the candidate's product."""
-    activate(gate, s, g, 2 * P)
-    for j in range(0, P, LANES):
-        store(s, rh + j, load(s, g + P + j) * load(state, h + j))
+@kernel
+def gru_reset(a: I64, state: F32, s: F32, rows: I64) -> None:
+    """GRU_RESET: activate z and r at g and leave r h at rh, for the candidate's product."""
+    for k in range(rows.shape[1]):
+        r, h, P = rows[SCRATCH, k], rows[STATE, k] + a[2], a[0]
+        g, rh = r + a[1], r + a[3]
+        activate(a[4], s, g, 2 * P)
+        for j in range(0, P, LANES):
+            store(s, rh + j, load(s, g + P + j) * load(state, h + j))
 
 
-@njit(error_model="numpy", boundscheck=False)
-def gru_blend(s: F32, g: int, state: F32, h: int, P: int, cand: int) -> None:
-    """h' = (1 - z) n + z h with z at s[g] and n = candidate(s[g + 2 P])."""
-    activate(cand, s, g + 2 * P, P)
+@kernel
+def gru_blend(a: I64, state: F32, s: F32, rows: I64) -> None:
+    """GRU_BLEND: h' = (1 - z) n + z h with z at g and n the candidate of what is at g + 2 P."""
+    for k in range(rows.shape[1]):
+        r, h = rows[SCRATCH, k], rows[STATE, k] + a[2]
+        _blend(s, r + a[1], state, h, a[0], a[3], r + a[4])
+
+
+@kernel
+def _blend(s: F32, g: int, state: F32, h: int, P: int, candidate: int, y: int) -> None:
+    activate(candidate, s, g + 2 * P, P)
     for j in range(0, P, LANES):
         z = load(s, g + j)
         kept = z * load(state, h + j)
-        store(state, h + j, fma(splat(_1) - z, load(s, g + 2 * P + j), kept))
+        new = fma(splat(_1) - z, load(s, g + 2 * P + j), kept)
+        store(state, h + j, new)
+        store(s, y + j, new)
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def lstm_cell(s: F32, g: int, state: F32, c: int, m: int, P: int, coupled: int) -> None:
     """c' = f c + i g from the gates i, f, g at s[g], or i, g where coupled, which is f = 1 - i.
 
@@ -91,7 +161,7 @@ def lstm_cell(s: F32, g: int, state: F32, c: int, m: int, P: int, coupled: int) 
         store(s, m + j, new)
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def min_gru(s: F32, g: int, state: F32, h: int, P: int) -> None:
     """h' = (1 - z) h + z n from z, n at s[g]."""
     for j in range(0, P, LANES):
@@ -100,7 +170,7 @@ def min_gru(s: F32, g: int, state: F32, h: int, P: int) -> None:
         store(state, h + j, fma(z, load(s, g + P + j), kept))
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def lru(s: F32, b: int, state: F32, re: int, im: int, p: F32, l_re: int, l_im: int, P: int) -> None:
     """z' = l z + b for complex z in the state, l in p, and b at s[b], P apart."""
     for j in range(0, P, LANES):
@@ -110,7 +180,7 @@ def lru(s: F32, b: int, state: F32, re: int, im: int, p: F32, l_re: int, l_im: i
         store(state, im + j, fma(u, y, fma(v, x, load(s, b + P + j))))
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def cell(op: int, a: I64, p: F32, h: F32, t: int, s: F32, r: int) -> None:
     """One instruction for one row, whose state begins at h[t] and whose scratch at s[r]."""
     n = a[0]

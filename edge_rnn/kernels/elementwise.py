@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from edge_rnn.graph import ACTS, F32
 from edge_rnn.kernels.integers import ROUND, add, bits, from_bits, shift_up
+from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.simd import LANES, fma, less, load, select, splat, store
 
 LINEAR, RELU, RELU6, TANH, SIGMOID, SOFTSIGN, SILU, HARD_KERAS2, HARD_RELU6 = range(9)
@@ -95,7 +95,7 @@ _Q8, _Q7, _Q6, _Q5, _Q4, _Q3, _Q2, _Q1, _Q0 = (
 _MISH_LIMIT = np.float32(30)
 
 
-@njit(error_model="numpy")
+@kernel
 def clip(x: F32, low: np.float32, high: np.float32) -> F32:
     """A vector held inside [low, high]; NaN stays NaN."""
     bottom, top = splat(low), splat(high)
@@ -103,7 +103,7 @@ def clip(x: F32, low: np.float32, high: np.float32) -> F32:
     return select(less(top, x), top, x)
 
 
-@njit(error_model="numpy")
+@kernel
 def tanh(x: F32) -> F32:
     """Rational minimax approximation of Eigen's `generic_fast_tanh_float`; within 5 ulp."""
     c = clip(x, -_TANH_LIMIT, _TANH_LIMIT)
@@ -114,37 +114,37 @@ def tanh(x: F32) -> F32:
     return select(less(s, splat(_TINY * _TINY)), x, p / q)
 
 
-@njit(error_model="numpy")
+@kernel
 def sigmoid(x: F32) -> F32:
     """1 / (1 + exp(-x)) of a vector, as tanh(x / 2) / 2 + 1 / 2, within 2e-7."""
     return fma(splat(_HALF), tanh(splat(_HALF) * x), splat(_HALF))
 
 
-@njit(error_model="numpy")
+@kernel
 def softsign(x: F32) -> F32:
     """x / (1 + |x|) of a vector, within 2 ulp."""
     return x / (splat(_1) + size(x))
 
 
-@njit(error_model="numpy")
+@kernel
 def size(x: F32) -> F32:
     """|x| of a vector."""
     return select(less(x, splat(_0)), splat(_0) - x, x)
 
 
-@njit(error_model="numpy")
+@kernel
 def relu(x: F32) -> F32:
     """max(x, 0) of a vector."""
     return select(less(x, splat(_0)), splat(_0), x)
 
 
-@njit(error_model="numpy")
+@kernel
 def scale2(a: F32, n: F32) -> F32:
     """a 2^n for a whole n, added to the exponent's bits: a and the result must be normal."""
     return from_bits(add(bits(a), shift_up(bits(n + splat(ROUND)), 23)))
 
 
-@njit(error_model="numpy")
+@kernel
 def _reduce(x: F32) -> tuple[F32, F32]:
     """(n, exp(r) - 1) where x = n ln 2 + r and n is whole: Cephes' `expf`, a polynomial in r."""
     n = fma(x, splat(_LOG2E), splat(ROUND)) - splat(ROUND)
@@ -154,7 +154,7 @@ def _reduce(x: F32) -> tuple[F32, F32]:
     return n, fma(p, r * r, r)
 
 
-@njit(error_model="numpy")
+@kernel
 def exp(x: F32) -> F32:
     """exp(x) of a vector, within 1 ulp; 0 where it is below the normal numbers."""
     c = clip(x, _EXP_LOW, _EXP_HIGH)
@@ -165,7 +165,7 @@ def exp(x: F32) -> F32:
     return select(less(c, splat(_INFINITY)), y, x)
 
 
-@njit(error_model="numpy")
+@kernel
 def expm1(x: F32) -> F32:
     """exp(x) - 1 of a vector where x <= 0, within 2 ulp."""
     n, q = _reduce(clip(x, _EXP_LOW, _0))
@@ -173,7 +173,7 @@ def expm1(x: F32) -> F32:
     return fma(power, q, power - splat(_1))
 
 
-@njit(error_model="numpy")
+@kernel
 def log1p(x: F32) -> F32:
     """log(1 + x) of a vector where 0 <= x <= 1, within 3 ulp: Cephes' `logf` about 1 or 2."""
     near = less(x, splat(_SQRT2_1))
@@ -186,19 +186,19 @@ def log1p(x: F32) -> F32:
     return select(near, y, y + splat(_LN2))
 
 
-@njit(error_model="numpy")
+@kernel
 def silu(x: F32) -> F32:
     """x sigmoid(x) of a vector as x / (1 + exp(-x)), within 3 ulp or 2e-36."""
     return x / (splat(_1) + exp(splat(_0) - x))
 
 
-@njit(error_model="numpy")
+@kernel
 def elu(x: F32, alpha: np.float32) -> F32:
     """x where x > 0, else alpha (exp(x) - 1), of a vector, within 3 ulp."""
     return select(less(splat(_0), x), x, splat(alpha) * expm1(x))
 
 
-@njit(error_model="numpy")
+@kernel
 def gelu(x: F32) -> F32:
     """x Phi(x) of a vector, Phi the normal distribution, as max(x, 0) - a Q(a) with a = |x|.
 
@@ -217,7 +217,7 @@ def gelu(x: F32) -> F32:
     return relu(x) - a * q
 
 
-@njit(error_model="numpy")
+@kernel
 def gelu_tanh(x: F32) -> F32:
     """x / (1 + exp(-2 sqrt(2 / pi) (x + 0.044715 x^3))) of a vector.
 
@@ -227,13 +227,13 @@ def gelu_tanh(x: F32) -> F32:
     return x / (splat(_1) + exp(splat(_0) - u))
 
 
-@njit(error_model="numpy")
+@kernel
 def log1p_exp(a: F32) -> F32:
     """log(1 + exp(-a)) of a vector where a >= 0, within 2 ulp or 2e-38."""
     return log1p(exp(splat(_0) - a))
 
 
-@njit(error_model="numpy")
+@kernel
 def mish(x: F32) -> F32:
     """x tanh(log(1 + exp(x))) of a vector, as x n / (n + 2) with n = exp(x) (exp(x) + 2).
 
@@ -244,13 +244,13 @@ def mish(x: F32) -> F32:
     return x * (n / (n + splat(_2)))
 
 
-@njit(error_model="numpy")
+@kernel
 def hard_swish(x: F32) -> F32:
     """x relu6(x + 3) / 6 of a vector, within 3 ulp."""
     return x * (clip(x + splat(_3), _0, _6) * splat(_SIXTH))
 
 
-@njit(error_model="numpy")
+@kernel
 def _other(act: int, x: F32) -> Any:
     """Activation number `act` of a vector: every one but tanh, sigmoid and linear."""
     if act == RELU:
@@ -288,7 +288,7 @@ def _other(act: int, x: F32) -> Any:
     return select(less(x, splat(_0)), sigmoid(x), x + splat(_HALF))
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def activate(act: int, a: F32, start: int, n: int) -> None:
     """Apply activation number `act` (its place in `graph.ACTS`) to a[start : start + n]."""
     end = start + n

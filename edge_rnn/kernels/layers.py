@@ -10,17 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from edge_rnn.graph import F32
 from edge_rnn.kernels.cells import copy
-from edge_rnn.kernels.opcodes import Op
+from edge_rnn.kernels.jit import kernel
+from edge_rnn.kernels.opcodes import PLACES, STEP, Op
 from edge_rnn.kernels.simd import LANES, fma, load, splat, store
-
-SCRATCH, STATE, STEP, ROW, PLACES = range(5)
-"""What is known of each row of a chunk: where its scratch and its state begin, its stream's step,
-its place in the chunk; and how many these are."""
 
 _COPY, _SUM, _PRODUCT, _PUSH, _TAPS, _DEPTHWISE, _POOL = (
     int(o) for o in (Op.COPY, Op.SUM, Op.PRODUCT, Op.PUSH, Op.TAPS, Op.DEPTHWISE, Op.POOL)
@@ -31,12 +27,12 @@ I8 = NDArray[np.int8]
 I64 = NDArray[np.int64]
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _due(n: int, first: int, period: int) -> bool:
     return n >= first and (n - first) % period == 0
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def select_rows(places: I64, first: int, period: int) -> int:
     """Copy the places of the rows whose step is in the schedule behind those of all rows; returns
     how many. `places` is (2 PLACES, rows)."""
@@ -49,9 +45,12 @@ def select_rows(places: I64, first: int, period: int) -> int:
     return count
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def emit(places: I64, first: int, period: int, y: F32, emitted: NDArray[np.uint8]) -> None:
     """Say which rows have an output, unless `emitted` is empty; a row of y without one is NaN."""
+    if period == 1 and first == 0:
+        emitted[:] = 1
+        return
     for i in range(places.shape[1]):
         due = _due(places[STEP, i], first, period)
         if not due:
@@ -60,7 +59,7 @@ def emit(places: I64, first: int, period: int, y: F32, emitted: NDArray[np.uint8
             emitted[i] = due
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def layer(op: int, a: I64, int8s: I8, p: F32, h: F32, t: int, s: F32, r: int, n: int) -> None:
     """One instruction for one row at step n, whose state begins at h[t] and scratch at s[r]."""
     if op == _COPY:
@@ -85,7 +84,7 @@ def layer(op: int, a: I64, int8s: I8, p: F32, h: F32, t: int, s: F32, r: int, n:
         _pool(a, h, t + a[1], s, r + a[2], (n - a[4]) // a[5])
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _taps(a: I64, h: F32, ring: int, s: F32, dst: int, now: int) -> None:
     """A convolution's taps side by side, the oldest first. An entry is `width` long, of which n
     numbers are taken; entries from before the first input are zero still."""
@@ -95,7 +94,7 @@ def _taps(a: I64, h: F32, ring: int, s: F32, dst: int, now: int) -> None:
         copy(h, ring + entry * width, s, dst + j * n, n)
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _depthwise(a: I64, w: Any, p: F32, scale: int, s: F32, r: int) -> None:
     """y = sum_j w_j x_j + bias, feature by feature; w is (kernel, P), the taps (kernel, width)."""
     P, taps, dst, at, bias, width, kernel = a[0], r + a[1], r + a[2], a[4], a[6], a[7], a[8]
@@ -110,7 +109,7 @@ def _depthwise(a: I64, w: Any, p: F32, scale: int, s: F32, r: int) -> None:
             store(s, dst + i, total + start)
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _pool(a: I64, h: F32, ring: int, s: F32, dst: int, now: int) -> None:
     """Maximum or mean of the entries that are there, from the oldest to the newest."""
     n, entries = a[0], a[3]

@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from edge_rnn.graph import F32
 from edge_rnn.kernels.elementwise import exp, log1p
+from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.opcodes import Op
 from edge_rnn.kernels.simd import LANES, fma, less, load, select, splat, sqrt, store
 
@@ -27,13 +27,13 @@ _LOG_SOFTMAX, _STANDARDISE, _RMS, _L2, _AFFINE, _PRELU = (
 I64 = NDArray[np.int64]
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _clear(a: F32, t: int) -> None:
     for j in range(PARTIALS):
         a[t + j] = _0
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _add(a: F32, i: int, n: int, t: int) -> None:
     """Add a run at a[i] to the partial sums."""
     whole = n - n % PARTIALS
@@ -44,7 +44,7 @@ def _add(a: F32, i: int, n: int, t: int) -> None:
         a[t + j - whole] += a[i + j]
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _add_squares(a: F32, i: int, n: int, t: int) -> None:
     """Add the squares of a run at a[i] to the partial sums."""
     whole = n - n % PARTIALS
@@ -56,7 +56,7 @@ def _add_squares(a: F32, i: int, n: int, t: int) -> None:
         a[t + j - whole] += a[i + j] * a[i + j]
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _total(a: F32, t: int) -> Any:
     """The sum of the partial sums, which it overwrites."""
     half = PARTIALS // 2
@@ -67,7 +67,7 @@ def _total(a: F32, t: int) -> Any:
     return a[t]
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _exponentials(a: F32, x: int, y: int, n: int, t: int) -> tuple[np.float32, np.float32]:
     """y_i = exp(x_i - max x) inside a -> (max x, sum of y)."""
     top = a[x]
@@ -80,7 +80,7 @@ def _exponentials(a: F32, x: int, y: int, n: int, t: int) -> tuple[np.float32, n
     return top, _total(a, t)
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def softmax(a: F32, x: int, y: int, n: int, t: int) -> None:
     """y_i = exp(x_i - max x) / sum_j exp(x_j - max x) inside a."""
     _, total = _exponentials(a, x, y, n, t)
@@ -88,7 +88,7 @@ def softmax(a: F32, x: int, y: int, n: int, t: int) -> None:
         store(a, y + j, load(a, y + j) / splat(total))
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def log_softmax(a: F32, x: int, y: int, n: int, t: int) -> None:
     """y_i = x_i - max x - log sum_j exp(x_j - max x) inside a."""
     top, total = _exponentials(a, x, y, n, t)
@@ -101,7 +101,7 @@ def log_softmax(a: F32, x: int, y: int, n: int, t: int) -> None:
         store(a, y + j, load(a, x + j) - splat(top) - log)
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def standardise(a: F32, x: int, y: int, n: int, P: int, runs: int, t: int, eps: np.float32) -> None:
     """y = (x - mean) / sqrt(var + eps) inside a, over `runs` runs P apart taken as one vector."""
     count = np.float32(runs * n)
@@ -117,7 +117,7 @@ def standardise(a: F32, x: int, y: int, n: int, P: int, runs: int, t: int, eps: 
     _divide(a, y, y, runs * P, sqrt(splat(_total(a, t) / count + eps)))
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def rms(a: F32, x: int, y: int, n: int, t: int, eps: np.float32) -> None:
     """y = x / sqrt(mean x^2 + eps) inside a."""
     _clear(a, t)
@@ -125,7 +125,7 @@ def rms(a: F32, x: int, y: int, n: int, t: int, eps: np.float32) -> None:
     _divide(a, x, y, n, sqrt(splat(_total(a, t) / np.float32(n) + eps)))
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def l2(a: F32, x: int, y: int, n: int, t: int, eps: np.float32) -> None:
     """y = x / max(sqrt(sum x^2), eps) inside a."""
     _clear(a, t)
@@ -134,14 +134,14 @@ def l2(a: F32, x: int, y: int, n: int, t: int, eps: np.float32) -> None:
     _divide(a, x, y, n, select(less(size, splat(eps)), splat(eps), size))
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _divide(a: F32, x: int, y: int, n: int, by: F32) -> None:
     """y = x / by inside a, by a vector of the same number in every lane."""
     for j in range(0, n, LANES):
         store(a, y + j, load(a, x + j) / by)
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def affine(a: F32, x: int, y: int, n: int, p: F32, gain: int, bias: int) -> None:
     """y = gain x + bias inside a, gain and bias in p; bias < 0: y += gain x."""
     for j in range(0, n, LANES):
@@ -149,7 +149,7 @@ def affine(a: F32, x: int, y: int, n: int, p: F32, gain: int, bias: int) -> None
         store(a, y + j, fma(load(p, gain + j), load(a, x + j), start))
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def prelu(a: F32, x: int, y: int, n: int, p: F32, slope: int) -> None:
     """y = x where x > 0, else slope x, inside a, the slopes in p."""
     for j in range(0, n, LANES):
@@ -157,7 +157,7 @@ def prelu(a: F32, x: int, y: int, n: int, p: F32, slope: int) -> None:
         store(a, y + j, select(less(splat(_0), v), v, load(p, slope + j) * v))
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def norm(op: int, a: I64, p: F32, s: F32, r: int) -> None:
     """One instruction for one row, whose scratch begins at s[r]."""
     n, x, y = a[0], r + a[1], r + a[2]

@@ -11,25 +11,26 @@ from enum import IntEnum
 
 
 class Op(IntEnum):
-    """Operands in brackets; n, N, K are lengths, P a length padded to whole vectors."""
+    """Operands in brackets; n, N, K are lengths, P a length padded to whole vectors. Those up to
+    SCHEDULE see all rows at once."""
 
     END = 0  # []
     LOAD = 1  # [n, column of x, dst: s]
     STORE = 2  # [n, src: s, column of y]
-    COPY_STATE = 3  # [n, src: h, dst: s]
-    MATVEC = 4  # [N, K, src, dst: s, format, w, scale: p, bias: p or ADD, unit: s, start, in h?]
-    QUANTIZE = 5  # [n, src, dst: s, unit: s, fixed: p, in h?, format]
-    ACTIVATE = 6  # [P, src: s, dst: s, act]
-    SOFTMAX = 7  # [n, src: s, dst: s, sums: s]
-    SCALE = 8  # [n, src: s, dst: s, offset: p, scale: p, shift: p]
-    EMBED = 9  # [D, src: s, dst: s, int8?, table: q or p, scale: p]
-    RNN = 10  # [P, g: s, h: h, act]
-    LSTM = 11  # [P, g: s, h: h, c: h, gate, cell, hidden]
-    GRU_AFTER = 12  # [P, g: s, u: s, h: h, gate, candidate]
-    GRU_RESET = 13  # [P, g: s, h: h, rh: s, gate]
-    GRU_BLEND = 14  # [P, g: s, h: h, candidate]
-    EMIT = 15  # [first, period]: of the outputs; comes first
-    SCHEDULE = 16  # [first, period]: what follows runs at these steps only
+    MATVEC = 3  # [N, K, src, dst: s, format, w, scale: p, bias: p or ADD, unit: s, start, in h?]
+    QUANTIZE = 4  # [n, src, dst: s, unit: s, fixed: p, in h?, format]
+    RNN = 5  # [P, g: s, h: h, act, dst: s]
+    LSTM = 6  # [P, g: s, h: h, c: h, gate, cell, hidden, dst: s]
+    GRU_AFTER = 7  # [P, g: s, u: s, h: h, gate, candidate, dst: s]
+    GRU_RESET = 8  # [P, g: s, h: h, rh: s, gate]
+    GRU_BLEND = 9  # [P, g: s, h: h, candidate, dst: s]
+    EMIT = 10  # [first, period]: of the outputs; comes first
+    SCHEDULE = 11  # [first, period]: what follows runs at these steps only
+    COPY_STATE = 12  # [n, src: h, dst: s]
+    ACTIVATE = 13  # [P, src: s, dst: s, act]
+    SOFTMAX = 14  # [n, src: s, dst: s, sums: s]
+    SCALE = 15  # [n, src: s, dst: s, offset: p, scale: p, shift: p]
+    EMBED = 16  # [D, src: s, dst: s, int8?, table: q or p, scale: p]
     COPY = 17  # [n, src: s, dst: s]
     SUM = 18  # [P, a: s, b: s, dst: s]
     PRODUCT = 19  # [P, a: s, b: s, dst: s]
@@ -53,20 +54,20 @@ LENGTHS = {
     Op.END: 0,
     Op.LOAD: 3,
     Op.STORE: 3,
-    Op.COPY_STATE: 3,
     Op.MATVEC: 11,
     Op.QUANTIZE: 7,
+    Op.RNN: 5,
+    Op.LSTM: 8,
+    Op.GRU_AFTER: 7,
+    Op.GRU_RESET: 5,
+    Op.GRU_BLEND: 5,
+    Op.EMIT: 2,
+    Op.SCHEDULE: 2,
+    Op.COPY_STATE: 3,
     Op.ACTIVATE: 4,
     Op.SOFTMAX: 4,
     Op.SCALE: 6,
     Op.EMBED: 6,
-    Op.RNN: 4,
-    Op.LSTM: 7,
-    Op.GRU_AFTER: 6,
-    Op.GRU_RESET: 5,
-    Op.GRU_BLEND: 4,
-    Op.EMIT: 2,
-    Op.SCHEDULE: 2,
     Op.COPY: 3,
     Op.SUM: 4,
     Op.PRODUCT: 4,
@@ -89,3 +90,7 @@ LENGTHS = {
 
 ADD = -1
 """As a MATVEC's or AFFINE's bias: add to what stands in dst instead of starting from a bias."""
+
+SCRATCH, STATE, STEP, ROW, PLACES = range(5)
+"""What is known of each row of a chunk: where its scratch and its state begin, its stream's step,
+its place in the chunk; and how many these are."""

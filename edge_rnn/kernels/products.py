@@ -11,7 +11,6 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from edge_rnn.graph import F32, GROUP
@@ -31,6 +30,7 @@ from edge_rnn.kernels.dots import (
     two_quads,
 )
 from edge_rnn.kernels.integers import add, ints, joined, low_byte, same, shift, to_float
+from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.simd import fma, load, splat, store
 
 BLOCK = 32
@@ -88,7 +88,7 @@ def pack_nibbles(w: I8) -> I8:
     return packed
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _floats1(w: Any, at: int, K: int, x: F32, r: int) -> F32:
     """Sums of a block for the row at r."""
     a = splat(_0, BLOCK)
@@ -98,7 +98,7 @@ def _floats1(w: Any, at: int, K: int, x: F32, r: int) -> F32:
     return a
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _floats2(w: Any, at: int, K: int, x: F32, r: int) -> tuple[F32, F32]:
     """Sums of two blocks for the row at r."""
     a = b = splat(_0, BLOCK)
@@ -112,7 +112,7 @@ def _floats2(w: Any, at: int, K: int, x: F32, r: int) -> tuple[F32, F32]:
     return a, b
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _floats_rows(w: Any, at: int, K: int, x: F32, r0: int, r1: int, r2: int) -> Any:
     """Sums of a block for three rows; each weight is loaded once."""
     a = b = c = splat(_0, BLOCK)
@@ -125,13 +125,13 @@ def _floats_rows(w: Any, at: int, K: int, x: F32, r0: int, r1: int, r2: int) -> 
     return a, b, c
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _start(words: I32, at: int) -> I32:
     """What a block's sums of flipped activations start from."""
     return ints(words, at, BLOCK) if FLIP else same(_NONE, BLOCK)
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _paired(w: I8, at: int, K: int, x: I8, r: int) -> I32:
     """Sums of half a block, which leaves registers for products that wait to be added."""
     a = same(_NONE, BLOCK)
@@ -142,7 +142,7 @@ def _paired(w: I8, at: int, K: int, x: I8, r: int) -> I32:
     return pair_sums(a)
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _dots1(w: I8, at: int, K: int, x: I8, r: int, a: I32) -> I32:
     """Sums of a block for the row at r, K quads wide, K even."""
     if PAIRED:
@@ -153,7 +153,7 @@ def _dots1(w: I8, at: int, K: int, x: I8, r: int, a: I32) -> I32:
     return a
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _dots2(w: I8, at: int, K: int, x: I8, r: int, a: I32, b: I32) -> tuple[I32, I32]:
     """Sums of two blocks for the row at r."""
     second = at + _QUADS * K
@@ -168,7 +168,7 @@ def _dots2(w: I8, at: int, K: int, x: I8, r: int, a: I32, b: I32) -> tuple[I32, 
     return a, b
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _dots_rows(w: I8, at: int, K: int, x: I8, r0: int, r1: int, a: I32) -> tuple[I32, I32]:
     """Sums of a block for two rows; each weight is loaded once."""
     b = a
@@ -180,14 +180,14 @@ def _dots_rows(w: I8, at: int, K: int, x: I8, r0: int, r1: int, a: I32) -> tuple
     return a, b
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _from_parts(high: I32, low: I32) -> F32:
     """256 high + low, rounded as the exact sum's one pair with 0 <= low < 256 is."""
     high = add(high, shift(low, 8))
     return fma(to_float(high), splat(_256, BLOCK), to_float(low_byte(low)))
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _shorts1(w: I8, at: int, K: int, x: I16, r: int) -> F32:
     """Sums of a block for the row of int16 activations at r, in parts that can't overflow."""
     high = low = same(_NONE, BLOCK)
@@ -201,7 +201,7 @@ def _shorts1(w: I8, at: int, K: int, x: I16, r: int) -> F32:
     return _from_parts(high, low)
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _bytes1(w: I8, at: int, K: int, x: I8, r: int, a: I32) -> F32:
     """The same where the upper bytes stand at r and the lower ones after them."""
     if PAIRED:
@@ -215,7 +215,7 @@ def _bytes1(w: I8, at: int, K: int, x: I8, r: int, a: I32) -> F32:
     return _from_parts(high, low)
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _group(w: I8, at: int, x: I8, r: int, sum_x: np.int32) -> I32:
     """Sums of a block over one group of 4-bit weights, stored with 8 added."""
     a = same(np.int32(-8) * sum_x, BLOCK)
@@ -227,7 +227,7 @@ def _group(w: I8, at: int, x: I8, r: int, sum_x: np.int32) -> I32:
     return a
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _nibbles1(
     w: I8, at: int, G: int, x: I8, r: int, sums: I32, t: int, p: F32, scale: int, wide: bool
 ) -> F32:
@@ -244,7 +244,7 @@ def _nibbles1(
     return total
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _finish(v: F32, a: I64, n: int, p: F32, unit: np.float32, y: F32, row: int) -> None:
     """y = v times the weights' scales and the activations' unit, plus bias or what stands there."""
     to, scale, base = row + a[3] + n, a[6], a[7]
@@ -255,7 +255,7 @@ def _finish(v: F32, a: I64, n: int, p: F32, unit: np.float32, y: F32, row: int) 
     store(y, to, fma(v, factor, start))
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def floats(a: I64, w: Any, x: F32, rows_x: I64, p: F32, y: F32, rows: I64) -> None:
     """MATVEC of float32 activations for every row i: x at rows_x[i], y at rows[i]."""
     if rows.size == 1:
@@ -276,7 +276,7 @@ def floats(a: I64, w: Any, x: F32, rows_x: I64, p: F32, y: F32, rows: I64) -> No
             i += 1
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _floats_row(a: I64, w: Any, x: F32, r: int, p: F32, y: F32, row: int) -> None:
     N, K = a[0], a[1]
     for n in range(0, N - BLOCK, 2 * BLOCK):
@@ -288,7 +288,7 @@ def _floats_row(a: I64, w: Any, x: F32, r: int, p: F32, y: F32, row: int) -> Non
         _finish(_floats1(w, a[5] + n * K, K, x, r), a, n, p, _1, y, row)
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def dots(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, rows: I64) -> None:
     """MATVEC of int8 activations: bytes in the row's scratch, their unit beside them."""
     if rows.size == 1 and not PAIRED:
@@ -309,7 +309,7 @@ def dots(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, rows: I64) -> None:
             i += 1
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _dots_row(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, row: int) -> None:
     N, K, r, unit = a[0], a[1], 4 * (row + a[2]), y[row + a[8]]
     for n in range(0, N - BLOCK, 2 * BLOCK):
@@ -323,7 +323,7 @@ def _dots_row(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, row: int) -> Non
         _finish(to_float(u), a, n, p, unit, y, row)
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def wide_dots(a: I64, w: I8, x: I8, x16: I16, p: F32, words: I32, y: F32, rows: I64) -> None:
     """MATVEC of int16 activations."""
     N, K = a[0], a[1]
@@ -338,7 +338,7 @@ def wide_dots(a: I64, w: I8, x: I8, x16: I16, p: F32, words: I32, y: F32, rows: 
             _finish(v, a, n, p, y[rows[i] + a[8]], y, rows[i])
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def nibble_dots(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, rows: I64, wide: bool) -> None:
     """MATVEC of 4-bit weights in groups, whose scales stand at p[a[9]:]."""
     N, G = a[0], a[1]

@@ -7,7 +7,6 @@ not finite where an x is not, so that a diverged stream shows in every product.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from edge_rnn.graph import F32, GROUP
@@ -23,6 +22,7 @@ from edge_rnn.kernels.integers import (
     store_bytes,
     store_shorts,
 )
+from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.products import EACH, SHORTS, Format
 from edge_rnn.kernels.simd import LANES, fma, load, splat
 
@@ -39,9 +39,10 @@ _INT8_INT16, _INT4_INT8, _INT4_INT16 = (
 I8 = NDArray[np.int8]
 I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _size(x: F32, i: int, n: int) -> np.float32:
     """The largest |x| of x[i : i + n], at least _TINY; NaN if one is."""
     whole = n // LANES * LANES
@@ -56,7 +57,7 @@ def _size(x: F32, i: int, n: int) -> np.float32:
     return _TINY if size < _TINY else size
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _poison(x: F32, i: int, n: int) -> np.float32:
     """0, or NaN where a number of x[i : i + n] is not finite."""
     whole = n // LANES * LANES
@@ -69,7 +70,7 @@ def _poison(x: F32, i: int, n: int) -> np.float32:
     return poison
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _round_bytes(
     x: F32, i: int, n: int, inverse: np.float32, upper: bool, to: I8, at: int, flip: int
 ) -> None:
@@ -81,14 +82,14 @@ def _round_bytes(
         store_bytes(to, at + k, q, flip)
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _round_shorts(x: F32, i: int, n: int, inverse: np.float32, to: I16, at: int) -> None:
     """to[at:] = round(x inverse)."""
     for k in range(0, n, LANES):
         store_shorts(to, at + k, bits(fma(load(x, i + k), splat(inverse), splat(ROUND))))
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _sum_groups(x: I8, at: int, groups: int, to: I32, first: int) -> None:
     """to[first + g] = the sum of the bytes of group g."""
     for g in range(groups):
@@ -98,24 +99,28 @@ def _sum_groups(x: I8, at: int, groups: int, to: I32, first: int) -> None:
         to[first + g] = total
 
 
-@njit(error_model="numpy", boundscheck=False)
-def quantize(
-    x: F32, i: int, n: int, fixed: np.float32, format: int, s: F32, to: int, bytes8: I8,
-    shorts: I16, words: I32,
-) -> np.float32:  # fmt: skip
-    """Leave x[i : i + n] in the scratch from the word `to` on, as the format's product reads it.
+@kernel
+def quantize(a: I64, x: F32, rows_x: I64, p: F32, s: F32, rows: I64) -> None:
+    """QUANTIZE: leave x[rows_x[i] + src] in the scratch of every row i as the format's product
+    reads it, and its unit beside it: that of the range [-fixed, fixed], or of the row's own where
+    fixed is 0."""
+    n, format, fixed = a[0], a[6], p[a[4]]
+    limit = _LIMIT16 if format in (_INT8_INT16, _INT4_INT16) else _LIMIT8
+    for k in range(rows.size):
+        i, r = rows_x[k] + a[1], rows[k]
+        size = fixed + _poison(x, i, n) if fixed > 0 else _size(x, i, n)
+        s[r + a[3]] = size / limit
+        _write(x, i, n, limit / size, format, s, r + a[2])
 
-    Returns the unit: that of the range [-fixed, fixed], or of the row's own where fixed is 0. The
-    last three are the scratch as other types.
-    """
-    wide = format in (_INT8_INT16, _INT4_INT16)
-    limit = _LIMIT16 if wide else _LIMIT8
-    size = fixed + _poison(x, i, n) if fixed > 0 else _size(x, i, n)
-    inverse = limit / size
+
+@kernel
+def _write(x: F32, i: int, n: int, inverse: np.float32, format: int, s: F32, to: int) -> None:
+    """round(x inverse) from the word `to` of the scratch on, in the format's arrangement."""
+    bytes8 = s.view(np.int8)
     if format == _INT8_INT16 and SHORTS:
-        _round_shorts(x, i, n, inverse, shorts, 2 * to)
-        return size / limit
-    grouped = format in (_INT4_INT8, _INT4_INT16)
+        _round_shorts(x, i, n, inverse, s.view(np.int16), 2 * to)
+        return
+    grouped, wide = format in (_INT4_INT8, _INT4_INT16), format in (_INT8_INT16, _INT4_INT16)
     at, each, flip = 4 * to, GROUP if grouped else EACH, 0 if grouped else FLIP
     length = (n + each - 1) // each * each
     if wide:  # what is written beyond the upper bytes' end, the lower ones then replace
@@ -124,5 +129,4 @@ def quantize(
     _round_bytes(x, i, n, inverse, False, bytes8, low, flip)
     if grouped:
         groups = (low - at + length) // GROUP
-        _sum_groups(bytes8, at, groups, words, to + groups * GROUP // 4)
-    return size / limit
+        _sum_groups(bytes8, at, groups, s.view(np.int32), to + groups * GROUP // 4)

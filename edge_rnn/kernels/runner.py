@@ -10,15 +10,15 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from edge_rnn.graph import F32
-from edge_rnn.kernels.cells import cell, copy, gru_after, gru_blend, gru_reset, lstm
+from edge_rnn.kernels.cells import cell, copy, gru_after, gru_blend, gru_reset, lstm, rnn
 from edge_rnn.kernels.elementwise import activate
-from edge_rnn.kernels.layers import PLACES, ROW, SCRATCH, STATE, STEP, emit, layer, select_rows
+from edge_rnn.kernels.jit import entry, kernel
+from edge_rnn.kernels.layers import emit, layer, select_rows
 from edge_rnn.kernels.norms import norm, softmax
-from edge_rnn.kernels.opcodes import LENGTHS, Op
+from edge_rnn.kernels.opcodes import LENGTHS, PLACES, ROW, SCRATCH, STATE, STEP, Op
 from edge_rnn.kernels.products import Format, dots, floats, nibble_dots, wide_dots
 from edge_rnn.kernels.quantizing import quantize
 from edge_rnn.kernels.views import describe, prefetch, viewer
@@ -55,11 +55,12 @@ class Status(IntEnum):
 
 _OK, _STALE, _NOT_FINITE, _BAD_INDEX, _SHAPE = (int(s) for s in Status)
 _LENGTH = np.array([LENGTHS[op] for op in Op], np.int64)
-_END, _LOAD, _STORE, _COPY_STATE, _MATVEC, _QUANTIZE, _ACTIVATE, _SOFTMAX = (
-    int(o) for o in list(Op)[:8]
+_END, _LOAD, _STORE, _MATVEC, _QUANTIZE, _RNN, _LSTM, _GRU_AFTER, _GRU_RESET, _GRU_BLEND = (
+    int(o) for o in list(Op)[:10]
 )
-_SCALE, _EMBED, _RNN, _LSTM, _GRU_AFTER, _GRU_RESET, _GRU_BLEND = (int(o) for o in list(Op)[8:15])
-_EMIT, _SCHEDULE = int(Op.EMIT), int(Op.SCHEDULE)
+_EMIT, _SCHEDULE, _COPY_STATE, _ACTIVATE, _SOFTMAX, _SCALE, _EMBED = (
+    int(o) for o in list(Op)[10:17]
+)
 _FIRST_CELL, _FIRST_NORM = int(Op.KEEP), int(Op.LOG_SOFTMAX)
 _FLOAT32, _FLOAT16, _INT8, _INT8_INT8, _INT8_INT16, _INT4_INT8, _ = (int(f) for f in Format)
 
@@ -93,7 +94,7 @@ def emit_to(context: I64, emitted: NDArray[np.uint8]) -> None:
     context[20:22] = emitted.ctypes.data, emitted.size
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@entry
 def step(context: I64, slots: I64, now: float, x: F32, y: F32) -> int:
     """Step the streams at `slots` (B,) by the rows of x (B, I) into y (B, O).
 
@@ -128,7 +129,7 @@ def explain(fault: int) -> tuple[Status, int, int]:
     return Status(fault & 0xFF), fault >> 8 & 0xFFFFFFFF, fault >> 40
 
 
-@njit(cache=True, error_model="numpy")
+@entry
 def touch(table: NDArray[Any], slots: I64, now: float) -> None:
     """Make the open streams at `slots` (B,) the most recently used, the last one newest."""
     for b in range(slots.size):
@@ -141,7 +142,7 @@ def freeze() -> None:
         step.disable_compile()
 
 
-@njit(cache=True)
+@entry
 def evict_order(table: NDArray[Any], order: I64) -> int:
     """Fill `order` with the open slots from least to most recently used; returns how many."""
     sentinel = table.size - 1
@@ -154,7 +155,7 @@ def evict_order(table: NDArray[Any], order: I64) -> int:
     return count
 
 
-@njit(error_model="numpy")
+@kernel
 def _check(table: NDArray[Any], slots: I64, vocabularies: I64, x: F32) -> int:
     for b in range(slots.size):
         if b + _AHEAD < slots.size:
@@ -174,7 +175,7 @@ def _check(table: NDArray[Any], slots: I64, vocabularies: I64, x: F32) -> int:
     return _OK
 
 
-@njit(error_model="numpy")
+@kernel
 def _touch(table: NDArray[Any], slot: int, now: float) -> None:
     sentinel = table.size - 1
     table[slot]["seen"] = now
@@ -189,7 +190,7 @@ def _touch(table: NDArray[Any], slot: int, now: float) -> None:
         table[sentinel]["older"] = slot
 
 
-@njit(error_model="numpy")
+@kernel
 def _gather(
     table: NDArray[Any], slots: I64, h: F32, state_width: int, scratch_width: int, places: I64
 ) -> int:
@@ -216,7 +217,7 @@ def _gather(
     return n
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _embed(a: I64, int8s: I8, floats: F32, s: F32, r: int) -> None:
     D, row = a[0], np.int64(s[r + a[1]])
     for j in range(D):
@@ -226,14 +227,14 @@ def _embed(a: I64, int8s: I8, floats: F32, s: F32, r: int) -> None:
             s[r + a[2] + j] = floats[a[4] + row * D + j]
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _scale(a: I64, p: F32, s: F32, r: int) -> None:
     for j in range(a[0]):
         offset, scale, shift = p[a[3] + j], p[a[4] + j], p[a[5] + j]
         s[r + a[2] + j] = (s[r + a[1] + j] - offset) * scale + shift
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _product(context: I64, a: I64, int8s: I8, p: F32, h: F32, s: F32, places: I64) -> None:
     """One matrix product for all rows, in the format that its operands name."""
     rows, format = places[SCRATCH], a[4]
@@ -254,16 +255,7 @@ def _product(context: I64, a: I64, int8s: I8, p: F32, h: F32, s: F32, places: I6
         nibble_dots(a, int8s, s.view(np.int8), p, s.view(np.int32), s, rows, wide)
 
 
-@njit(error_model="numpy", boundscheck=False)
-def _quantize(a: I64, p: F32, h: F32, t: int, s: F32, r: int) -> None:
-    x, at = (h, t + a[1]) if a[5] else (s, r + a[1])
-    s[r + a[3]] = quantize(
-        x, at, a[0], p[a[4]], a[6], s, r + a[2], s.view(np.int8), s.view(np.int16),
-        s.view(np.int32),
-    )  # fmt: skip
-
-
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _run(context: I64, places: I64, x: F32, y: F32, emitted: NDArray[np.uint8]) -> None:
     """Run the program once over a chunk, instruction by instruction, each over all rows that are
     scheduled."""
@@ -279,28 +271,50 @@ def _run(context: I64, places: I64, x: F32, y: F32, emitted: NDArray[np.uint8]) 
             rows = places[PLACES:, : select_rows(places, a[0], a[1])]
         elif op == _EMIT:
             emit(places, a[0], a[1], y, emitted)
+        elif op < _EMIT:
+            _rows(op, a, p, h, s, x, y, rows)
         else:
             for i in range(rows.shape[1]):
-                r, t, step, row = rows[SCRATCH, i], rows[STATE, i], rows[STEP, i], rows[ROW, i]
-                _row(op, a, int8s, p, h, t, s, r, x[row], y[row], step)
+                r, t, step = rows[SCRATCH, i], rows[STATE, i], rows[STEP, i]
+                _row(op, a, int8s, p, h, t, s, r, step)
         pc += 1 + _LENGTH[op]
 
 
-@njit(error_model="numpy", boundscheck=False)
-def _row(
-    op: int, a: I64, int8s: I8, p: F32, h: F32, t: int, s: F32, r: int, x: F32, y: F32, step: int
-) -> None:
+@kernel
+def _rows(op: int, a: I64, p: F32, h: F32, s: F32, x: F32, y: F32, rows: I64) -> None:
+    """One of the instructions that most models are made of, for all rows."""
+    if op == _LOAD:
+        flat = x.reshape(-1)
+        for i in range(rows.shape[1]):
+            copy(flat, rows[ROW, i] * x.shape[1] + a[1], s, rows[SCRATCH, i] + a[2], a[0])
+    elif op == _STORE:
+        flat = y.reshape(-1)
+        for i in range(rows.shape[1]):
+            copy(s, rows[SCRATCH, i] + a[1], flat, rows[ROW, i] * y.shape[1] + a[2], a[0])
+    elif op == _QUANTIZE:
+        if a[5]:
+            quantize(a, h, rows[STATE], p, s, rows[SCRATCH])
+        else:
+            quantize(a, s, rows[SCRATCH], p, s, rows[SCRATCH])
+    elif op == _RNN:
+        rnn(a, h, s, rows)
+    elif op == _LSTM:
+        lstm(a, h, s, rows)
+    elif op == _GRU_AFTER:
+        gru_after(a, h, s, rows)
+    elif op == _GRU_RESET:
+        gru_reset(a, h, s, rows)
+    elif op == _GRU_BLEND:
+        gru_blend(a, h, s, rows)
+
+
+@kernel
+def _row(op: int, a: I64, int8s: I8, p: F32, h: F32, t: int, s: F32, r: int, step: int) -> None:
     """One instruction for one row at this step of its stream, whose state begins at h[t] and whose
     scratch at s[r]."""
     n = a[0]
-    if op == _LOAD:
-        copy(x, a[1], s, r + a[2], n)
-    elif op == _STORE:
-        copy(s, r + a[1], y, a[2], n)
-    elif op == _COPY_STATE:
+    if op == _COPY_STATE:
         copy(h, t + a[1], s, r + a[2], n)
-    elif op == _QUANTIZE:
-        _quantize(a, p, h, t, s, r)
     elif op == _ACTIVATE:
         if a[1] != a[2]:
             copy(s, r + a[1], s, r + a[2], n)
@@ -311,17 +325,6 @@ def _row(
         _scale(a, p, s, r)
     elif op == _EMBED:
         _embed(a, int8s, p, s, r)
-    elif op == _RNN:
-        copy(s, r + a[1], h, t + a[2], n)
-        activate(a[3], h, t + a[2], n)
-    elif op == _LSTM:
-        lstm(s, r + a[1], h, t + a[2], t + a[3], n, a[4], a[5], a[6])
-    elif op == _GRU_AFTER:
-        gru_after(s, r + a[1], r + a[2], h, t + a[3], n, a[4], a[5])
-    elif op == _GRU_RESET:
-        gru_reset(s, r + a[1], h, t + a[2], r + a[3], n, a[4])
-    elif op == _GRU_BLEND:
-        gru_blend(s, r + a[1], h, t + a[2], n, a[3])
     elif op < _FIRST_CELL:
         layer(op, a, int8s, p, h, t, s, r, step)
     elif op < _FIRST_NORM:

@@ -24,7 +24,8 @@ def viewer(dtype: DTypeLike) -> Any:
     context[2 i + 1] elements."""
     kind: np.dtype[Any] = np.dtype(dtype)
     # Not an overload: code without reference counts can't return an array from a function.
-    return _interpreted(kind) if numba.config.DISABLE_JIT else _compiled(kind)
+    config: Any = numba.config
+    return _interpreted(kind) if config.DISABLE_JIT else _compiled(kind)
 
 
 def describe(arrays: list[NDArray[Any]], *numbers: int) -> NDArray[np.int64]:
