@@ -14,6 +14,7 @@ from edge_rnn.kernels import (
     BLOCK,
     EACH,
     FLIP,
+    LENGTHS,
     PARTIALS,
     Format,
     Op,
@@ -87,6 +88,8 @@ class Assembler:
 
     def emit(self, op: Op, *operands: int) -> None:
         """Append an instruction."""
+        if len(operands) != LENGTHS[op]:  # the runner would read past them
+            raise AssertionError(f"{op.name} has {LENGTHS[op]} operands, got {len(operands)}")
         self.code += [op, *operands]
 
     def at(self, schedule: Schedule) -> None:
