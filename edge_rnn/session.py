@@ -22,6 +22,11 @@ MAX_STEPS = 1 << 62
 _NOTHING = np.empty(0, np.uint8)
 
 
+_CHUNK, _FEWEST = 1 << 16, 16
+"""Rows go through the program in chunks whose scratch is about this many bytes, so that it stays in
+a near cache; and at least this many rows, so that weights are worth their loading."""
+
+
 class _Snapshot(msgspec.Struct, forbid_unknown_fields=True):
     schema: int
     model: str
@@ -57,9 +62,10 @@ class Session:
         self.model, self.capacity, self.max_batch = model, capacity, max_batch
         self.digest = digest(model)
         self._clock = clock
+        self._now: Callable[[], float] = clock if ttl is not None else float  # when used last
         self._program = p = compile_model(model)
         self._store = StateStore(p.state_width, p.state_words, capacity, ttl, on_evict)
-        rows = min(max_batch, capacity)
+        rows = min(max_batch, capacity, max(_FEWEST, _CHUNK // (4 * p.scratch_width)))
         self._room = (
             np.zeros((rows, p.scratch_width), np.float32),
             np.zeros((2 * PLACES, rows), np.int64),
@@ -125,7 +131,7 @@ class Session:
         """
         try:
             if emitted is None:
-                fault = step(self._context, slots, self._clock(), x, out)
+                fault = step(self._context, slots, self._now(), x, out)
             else:
                 fault = self._step_marking(slots, x, out, emitted)
         except TypeError as e:
@@ -210,11 +216,13 @@ class Session:
             )
         emit_to(self._context, emitted.view(np.uint8))
         try:
-            return int(step(self._context, slots, self._clock(), x, out))
+            return int(step(self._context, slots, self._now(), x, out))
         finally:
             emit_to(self._context, _NOTHING)
 
     def _rows(self, x: ArrayLike) -> F32:
+        if type(x) is np.ndarray and x.dtype == np.float32 and x.ndim == 2 and x.flags.carray:
+            return x  # its width is the runner's to check
         with np.errstate(over="ignore"):  # a float64 too large for float32 is refused as infinite
             try:
                 rows: F32 = np.require(x, np.float32, ["C", "W"])

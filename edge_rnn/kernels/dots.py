@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from edge_rnn.kernels.cpu import LEVEL
 from edge_rnn.kernels.integers import I8, I16, call, each, loader
@@ -193,7 +192,6 @@ def _cut(builder: Any, one: Any, args: Any, size: int, each: int) -> Any:
 def _by_register(one: Any, each: int) -> Any:
     """An intrinsic of long vectors from its meaning on a register's worth of each."""
 
-    @intrinsic
     def operation(typing: Any, a: Any, x: Any, w: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return _cut(builder, one, args, min(LEVEL.lanes, a.count), each)
@@ -203,7 +201,6 @@ def _by_register(one: Any, each: int) -> Any:
     return operation
 
 
-@intrinsic
 def _dot8_neon(typing: Any, a: Any, x: Any, w: Any, y: Any, v: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _cut(builder, _dot8, args, 8, 2)
@@ -228,7 +225,6 @@ def _repeated(builder: Any, four: Any, kind: Any) -> Any:
 def _repeater(element: str, word: Any) -> Any:
     """Four numbers, together a `word`, loaded once and repeated."""
 
-    @intrinsic(prefer_literal=True)
     def repeat(typing: Any, x: Any, i: Any, n: Any) -> Any:
         kind = Vector(element, 4 * constant(n))
 
@@ -241,7 +237,6 @@ def _repeater(element: str, word: Any) -> Any:
     return repeat
 
 
-@intrinsic(prefer_literal=True)
 def _two_quads(typing: Any, x: Any, i: Any, n: Any) -> Any:
     kind = Vector("int8", 4 * constant(n))
     both = types.UniTuple(kind, 2)
@@ -274,7 +269,6 @@ _low_nibbles = each(lambda b, v, t: b.and_(v, ir.Constant(t, [15] * t.count)))
 _high_nibbles = each(lambda b, v, t: b.lshr(v, ir.Constant(t, [4] * t.count)))
 
 
-@intrinsic
 def _pair_sums(typing: Any, a: Any) -> Any:
     half = Vector("int32", a.count // 2)
 
@@ -291,14 +285,14 @@ def _pair_sums(typing: Any, a: Any) -> Any:
     return half(a), generate
 
 
-lower(quads, lambda w, i, n: _quads(w, i, n))
-lower(quad, lambda x, i, n: _quad(x, i, n))
-lower(shorts, lambda x, i, n: _shorts(x, i, n))
-lower(two_quads, lambda x, i, n: _two_quads(x, i, n))
-lower(dot4, lambda a, x, w: _dot4(a, x, w))
-lower(dot4_nibbles, lambda a, x, w: _dot4_nibbles(a, x, w))
-lower(dot2, lambda a, x, w: _dot2_shorts(a, x, w))
-lower(dot8, lambda a, x, w, y, v: _dot8_neon(a, x, w, y, v))
-lower(pair_sums, lambda a: _pair_sums(a))
-lower(low_nibbles, lambda w: _low_nibbles(w))
-lower(high_nibbles, lambda w: _high_nibbles(w))
+lower(quads, _quads)
+lower(quad, _quad)
+lower(shorts, _shorts)
+lower(two_quads, _two_quads)
+lower(dot4, _dot4)
+lower(dot4_nibbles, _dot4_nibbles)
+lower(dot2, _dot2_shorts)
+lower(dot8, _dot8_neon)
+lower(pair_sums, _pair_sums)
+lower(low_nibbles, _low_nibbles)
+lower(high_nibbles, _high_nibbles)

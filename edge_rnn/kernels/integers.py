@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from edge_rnn.kernels.simd import F32, I32, Vector, address, constant, function, lower, spread
@@ -104,7 +103,6 @@ def call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
 def loader(element: str, each: int, align: int) -> Any:
     """An intrinsic (array, i, n) -> n times `each` numbers from array[i] on."""
 
-    @intrinsic(prefer_literal=True)
     def load(typing: Any, a: Any, i: Any, n: Any) -> Any:
         kind = Vector(element, each * constant(n))
 
@@ -120,7 +118,6 @@ def loader(element: str, each: int, align: int) -> Any:
 _ints = loader("int32", 1, 4)
 
 
-@intrinsic(prefer_literal=True)
 def _same(typing: Any, x: Any, n: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return spread(builder, args[0], constant(n))
@@ -131,7 +128,6 @@ def _same(typing: Any, x: Any, n: Any) -> Any:
 def each(build: Any, element: str | None = None) -> Any:
     """An intrinsic on one vector: build(builder, value, LLVM type of the result)."""
 
-    @intrinsic
     def operation(typing: Any, a: Any) -> Any:
         result = Vector(element or a.element, a.count)
 
@@ -149,12 +145,10 @@ _bits = each(lambda b, v, t: b.bitcast(v, t), "int32")
 _from_bits = each(lambda b, v, t: b.bitcast(v, t), "float32")
 
 
-@intrinsic
 def _add(typing: Any, a: Any, b: Any) -> Any:
     return a(a, a), lambda context, builder, signature, args: builder.add(*args)
 
 
-@intrinsic
 def _joined(typing: Any, a: Any, b: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         order = ir.Constant(ir.VectorType(_I32, 2 * a.count), list(range(2 * a.count)))
@@ -164,7 +158,6 @@ def _joined(typing: Any, a: Any, b: Any) -> Any:
 
 
 def _shifted(instruction: str) -> Any:
-    @intrinsic(prefer_literal=True)
     def operation(typing: Any, a: Any, n: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             by = ir.Constant(a.llvm, [constant(n)] * a.count)
@@ -178,7 +171,6 @@ def _shifted(instruction: str) -> Any:
 _shift, _shift_up = _shifted("ashr"), _shifted("shl")
 
 
-@intrinsic
 def _larger_size(typing: Any, a: Any, v: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         size = builder.bitcast(args[1], a.llvm)
@@ -188,7 +180,6 @@ def _larger_size(typing: Any, a: Any, v: Any) -> Any:
     return a(a, v), generate
 
 
-@intrinsic
 def _largest(typing: Any, a: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         name = f"llvm.vector.reduce.smax.v{a.count}i32"
@@ -197,7 +188,6 @@ def _largest(typing: Any, a: Any) -> Any:
     return types.float32(a), generate
 
 
-@intrinsic
 def _store_shorts(typing: Any, a: Any, i: Any, v: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = ir.VectorType(_I16, v.count)
@@ -208,7 +198,6 @@ def _store_shorts(typing: Any, a: Any, i: Any, v: Any) -> Any:
     return types.void(a, types.intp, v), generate
 
 
-@intrinsic
 def _store_bytes(typing: Any, a: Any, i: Any, v: Any, flip: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = ir.VectorType(_I8, v.count)
@@ -221,17 +210,17 @@ def _store_bytes(typing: Any, a: Any, i: Any, v: Any, flip: Any) -> Any:
     return types.void(a, types.intp, v, types.intp), generate
 
 
-lower(ints, lambda a, i, n: _ints(a, i, n))
-lower(same, lambda x, n: _same(x, n))
-lower(to_float, lambda a: _to_float(a))
-lower(add, lambda a, b: _add(a, b))
-lower(joined, lambda a, b: _joined(a, b))
-lower(shift, lambda a, bits: _shift(a, bits))
-lower(shift_up, lambda a, bits: _shift_up(a, bits))
-lower(low_byte, lambda a: _low_byte(a))
-lower(bits, lambda v: _bits(v))
-lower(from_bits, lambda a: _from_bits(a))
-lower(larger_size, lambda a, v: _larger_size(a, v))
-lower(largest, lambda a: _largest(a))
-lower(store_shorts, lambda a, i, v: _store_shorts(a, i, v))
-lower(store_bytes, lambda a, i, v, flip: _store_bytes(a, i, v, flip))
+lower(ints, _ints)
+lower(same, _same)
+lower(to_float, _to_float)
+lower(add, _add)
+lower(joined, _joined)
+lower(shift, _shift)
+lower(shift_up, _shift_up)
+lower(low_byte, _low_byte)
+lower(bits, _bits)
+lower(from_bits, _from_bits)
+lower(larger_size, _larger_size)
+lower(largest, _largest)
+lower(store_shorts, _store_shorts)
+lower(store_bytes, _store_bytes)

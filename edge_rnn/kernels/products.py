@@ -40,6 +40,9 @@ EACH = 8
 SHORTS = LEVEL.dot in ("maddubs", "pmaddwd")
 """int16 activations are kept as int16, else as bytes: the upper ones, then the lower ones."""
 
+SHARED = LEVEL.dot in ("vnni", "sdot")
+"""Two rows share a load of weights: worth it where one instruction does the rest."""
+
 PAIRED = LEVEL.dot == "smull"
 """Two quads are multiplied at once, for one row and one block at a time."""
 
@@ -113,16 +116,15 @@ def _floats2(w: Any, at: int, K: int, x: F32, r: int) -> tuple[F32, F32]:
 
 
 @kernel
-def _floats_rows(w: Any, at: int, K: int, x: F32, r0: int, r1: int, r2: int) -> Any:
-    """Sums of a block for three rows; each weight is loaded once."""
-    a = b = c = splat(_0, BLOCK)
+def _floats_rows(w: Any, at: int, K: int, x: F32, r0: int, r1: int) -> tuple[F32, F32]:
+    """Sums of a block for two rows; each weight is loaded once. A third row would spill."""
+    a = b = splat(_0, BLOCK)
     for k in range(K):
         m = load(w, at, BLOCK)
         a = fma(m, splat(x[r0 + k], BLOCK), a)
         b = fma(m, splat(x[r1 + k], BLOCK), b)
-        c = fma(m, splat(x[r2 + k], BLOCK), c)
         at += BLOCK
-    return a, b, c
+    return a, b
 
 
 @kernel
@@ -264,13 +266,11 @@ def floats(a: I64, w: Any, x: F32, rows_x: I64, p: F32, y: F32, rows: I64) -> No
     N, K, src = a[0], a[1], a[2]
     for n in range(0, N, BLOCK):  # a block's weights stay in the nearest cache for all rows
         at, i = a[5] + n * K, 0
-        while i + 3 <= rows.size:
-            r0, r1, r2 = rows_x[i] + src, rows_x[i + 1] + src, rows_x[i + 2] + src
-            u, v, t = _floats_rows(w, at, K, x, r0, r1, r2)
+        while i + 2 <= rows.size:
+            u, v = _floats_rows(w, at, K, x, rows_x[i] + src, rows_x[i + 1] + src)
             _finish(u, a, n, p, _1, y, rows[i])
             _finish(v, a, n, p, _1, y, rows[i + 1])
-            _finish(t, a, n, p, _1, y, rows[i + 2])
-            i += 3
+            i += 2
         while i < rows.size:
             _finish(_floats1(w, at, K, x, rows_x[i] + src), a, n, p, _1, y, rows[i])
             i += 1
@@ -291,36 +291,51 @@ def _floats_row(a: I64, w: Any, x: F32, r: int, p: F32, y: F32, row: int) -> Non
 @kernel
 def dots(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, rows: I64) -> None:
     """MATVEC of int8 activations: bytes in the row's scratch, their unit beside them."""
-    if rows.size == 1 and not PAIRED:
-        _dots_row(a, w, x, p, words, y, rows[0])
-        return
-    N, K, unit = a[0], a[1], a[8]
-    for n in range(0, N, BLOCK):
-        at, start, i = a[5] + n * 4 * K, _start(words, a[9] + n), 0
-        while i + 2 <= rows.size and not PAIRED:
-            r0, r1 = 4 * (rows[i] + a[2]), 4 * (rows[i + 1] + a[2])
-            u, v = _dots_rows(w, at, K, x, r0, r1, start)
-            _finish(to_float(u), a, n, p, y[rows[i] + unit], y, rows[i])
-            _finish(to_float(v), a, n, p, y[rows[i + 1] + unit], y, rows[i + 1])
-            i += 2
-        while i < rows.size:
-            u = _dots1(w, at, K, x, 4 * (rows[i] + a[2]), start)
-            _finish(to_float(u), a, n, p, y[rows[i] + unit], y, rows[i])
-            i += 1
+    n, N = 0, a[0]
+    while n < N:  # the weights of a tile stay in the nearest cache for all rows
+        if SHARED and rows.size > 1:
+            _dots_shared(a, w, x, p, words, y, rows, n)
+            n += BLOCK
+        elif n + 2 * BLOCK <= N and not PAIRED:
+            for i in range(rows.size):
+                _dots_two(a, w, x, p, words, y, rows[i], n)
+            n += 2 * BLOCK
+        else:
+            for i in range(rows.size):
+                _dots_one(a, w, x, p, words, y, rows[i], n)
+            n += BLOCK
 
 
 @kernel
-def _dots_row(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, row: int) -> None:
-    N, K, r, unit = a[0], a[1], 4 * (row + a[2]), y[row + a[8]]
-    for n in range(0, N - BLOCK, 2 * BLOCK):
-        first, second = _start(words, a[9] + n), _start(words, a[9] + n + BLOCK)
-        u, v = _dots2(w, a[5] + n * 4 * K, K, x, r, first, second)
-        _finish(to_float(u), a, n, p, unit, y, row)
-        _finish(to_float(v), a, n + BLOCK, p, unit, y, row)
-    if N % (2 * BLOCK):
-        n = N - BLOCK
-        u = _dots1(w, a[5] + n * 4 * K, K, x, r, _start(words, a[9] + n))
-        _finish(to_float(u), a, n, p, unit, y, row)
+def _dots_one(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, row: int, n: int) -> None:
+    """One block for one row."""
+    K, r, start = a[1], 4 * (row + a[2]), _start(words, a[9] + n)
+    u = _dots1(w, a[5] + n * 4 * K, K, x, r, start)
+    _finish(to_float(u), a, n, p, y[row + a[8]], y, row)
+
+
+@kernel
+def _dots_two(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, row: int, n: int) -> None:
+    """Two blocks for one row."""
+    K, r, unit = a[1], 4 * (row + a[2]), y[row + a[8]]
+    first, second = _start(words, a[9] + n), _start(words, a[9] + n + BLOCK)
+    u, v = _dots2(w, a[5] + n * 4 * K, K, x, r, first, second)
+    _finish(to_float(u), a, n, p, unit, y, row)
+    _finish(to_float(v), a, n + BLOCK, p, unit, y, row)
+
+
+@kernel
+def _dots_shared(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, rows: I64, n: int) -> None:
+    """One block for all rows, two at a time."""
+    K, unit, start, i = a[1], a[8], _start(words, a[9] + n), 0
+    while i + 2 <= rows.size:
+        r0, r1 = 4 * (rows[i] + a[2]), 4 * (rows[i + 1] + a[2])
+        u, v = _dots_rows(w, a[5] + n * 4 * K, K, x, r0, r1, start)
+        _finish(to_float(u), a, n, p, y[rows[i] + unit], y, rows[i])
+        _finish(to_float(v), a, n, p, y[rows[i + 1] + unit], y, rows[i + 1])
+        i += 2
+    if i < rows.size:
+        _dots_one(a, w, x, p, words, y, rows[i], n)
 
 
 @kernel

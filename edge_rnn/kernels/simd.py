@@ -20,7 +20,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, overload, register_model
+from numba.core.typing.templates import infer, infer_global, make_intrinsic_template
+from numba.extending import models, register_model
 from numpy.typing import NDArray
 
 from edge_rnn.kernels.cpu import LEVEL
@@ -29,6 +30,7 @@ F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 
 LANES = LEVEL.lanes
+_LEFT_OUT = types.Omitted(LANES)
 _ELEMENTS = {
     "float32": ir.FloatType(),
     "int32": ir.IntType(32),
@@ -110,8 +112,7 @@ def select(m: NDArray[np.bool_], a: F32, b: F32) -> F32:
 
 def constant(n: Any) -> int:
     """The value of a length in a kernel's types: a literal, or a default that was left out."""
-    value = getattr(n, "literal_value", None)
-    return int(getattr(n, "value", n) if value is None else value)
+    return int(n.value if isinstance(n, types.Omitted) else n.literal_value)
 
 
 def function(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
@@ -151,8 +152,7 @@ def _widened(builder: Any, v: Any, floats: Any) -> Any:
     return builder.bitcast(builder.or_(builder.bitcast(size, words), sign), floats)
 
 
-@intrinsic(prefer_literal=True)
-def _load(typing: Any, a: Any, i: Any, n: Any) -> Any:
+def _load(typing: Any, a: Any, i: Any, n: Any = _LEFT_OUT) -> Any:
     floats = Vector("float32", constant(n))
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -169,7 +169,6 @@ def _load(typing: Any, a: Any, i: Any, n: Any) -> Any:
     return floats(a, types.intp, n), generate
 
 
-@intrinsic
 def _store(typing: Any, a: Any, i: Any, v: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         at = address(builder, context, signature.args[0], args[0], args[1], v.llvm)
@@ -179,15 +178,13 @@ def _store(typing: Any, a: Any, i: Any, v: Any) -> Any:
     return types.void(a, types.intp, v), generate
 
 
-@intrinsic(prefer_literal=True)
-def _splat(typing: Any, x: Any, n: Any) -> Any:
+def _splat(typing: Any, x: Any, n: Any = _LEFT_OUT) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return spread(builder, args[0], constant(n))
 
     return Vector("float32", constant(n))(types.float32, n), generate
 
 
-@intrinsic
 def _fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         name = f"llvm.fma.v{a.count}f32"
@@ -196,7 +193,6 @@ def _fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     return a(a, a, a), generate
 
 
-@intrinsic
 def _sqrt(typing: Any, a: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         name = f"llvm.sqrt.v{a.count}f32"
@@ -205,7 +201,6 @@ def _sqrt(typing: Any, a: Any) -> Any:
     return a(a), generate
 
 
-@intrinsic
 def _less(typing: Any, a: Any, b: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fcmp_ordered("<", *args)
@@ -213,7 +208,6 @@ def _less(typing: Any, a: Any, b: Any) -> Any:
     return Vector("bool", a.count)(a, a), generate
 
 
-@intrinsic
 def _select(typing: Any, m: Any, a: Any, b: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.select(*args)
@@ -222,8 +216,10 @@ def _select(typing: Any, m: Any, a: Any, b: Any) -> Any:
 
 
 def _binary(instruction: str) -> Any:
-    @intrinsic
     def operation(typing: Any, a: Any, b: Any) -> Any:
+        if not isinstance(a, Vector) or a.element != "float32" or a != b:
+            return None  # an operator has other meanings too
+
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return getattr(builder, instruction)(*args)
 
@@ -235,29 +231,26 @@ def _binary(instruction: str) -> Any:
 _add, _sub, _mul, _div = (_binary(i) for i in ("fadd", "fsub", "fmul", "fdiv"))
 
 
-def lower(function: Any, implementation: Callable[..., Any]) -> None:
-    """Compiled code that calls `function` with these arguments gets `implementation`."""
-    overload(function, strict=False, prefer_literal=True)(lambda *_, **__: implementation)
+def lower(function: Any, typed: Callable[..., Any]) -> None:
+    """Compiled code that calls `function` gets what `typed` generates in its place.
+
+    typed: (typing context, types of the arguments) -> (signature, generator of LLVM code), or None
+    for types it is not for. Unlike a function that is called it takes no time to compile.
+    """
+    name = f"{function.__name__} of vectors"
+    template = make_intrinsic_template(function, typed, name, prefer_literal=True, kwargs={})
+    infer(template)
+    infer_global(function, types.Function(template))
 
 
-def _lower_operator(function: Any, implementation: Callable[..., Any]) -> None:
-    """The same for an operator, between two vectors of float32."""
-
-    def choose(a: Any, b: Any) -> Any:
-        mine = isinstance(a, Vector) and a.element == "float32" and a == b
-        return implementation if mine else None
-
-    overload(function, strict=False)(choose)
-
-
-lower(load, lambda a, i, n=LANES: _load(a, i, n))
-lower(store, lambda a, i, v: _store(a, i, v))
-lower(splat, lambda x, n=LANES: _splat(x, n))
-lower(fma, lambda a, b, c: _fma(a, b, c))
-lower(sqrt, lambda a: _sqrt(a))
-lower(less, lambda a, b: _less(a, b))
-lower(select, lambda m, a, b: _select(m, a, b))
-_lower_operator(operator.add, lambda a, b: _add(a, b))
-_lower_operator(operator.sub, lambda a, b: _sub(a, b))
-_lower_operator(operator.mul, lambda a, b: _mul(a, b))
-_lower_operator(operator.truediv, lambda a, b: _div(a, b))
+lower(load, _load)
+lower(store, _store)
+lower(splat, _splat)
+lower(fma, _fma)
+lower(sqrt, _sqrt)
+lower(less, _less)
+lower(select, _select)
+lower(operator.add, _add)
+lower(operator.sub, _sub)
+lower(operator.mul, _mul)
+lower(operator.truediv, _div)

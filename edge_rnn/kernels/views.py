@@ -38,7 +38,6 @@ def prefetch(a: NDArray[Any], i: int) -> None:
     """Have the cache line of a[i] loaded, for a use that comes soon."""
 
 
-@intrinsic
 def _prefetch(typing: Any, a: Any, i: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
@@ -50,7 +49,7 @@ def _prefetch(typing: Any, a: Any, i: Any) -> Any:
     return types.void(a, types.intp), generate
 
 
-lower(prefetch, lambda a, i: _prefetch(a, i))
+lower(prefetch, _prefetch)
 
 
 def _interpreted(kind: np.dtype[Any]) -> Any:
