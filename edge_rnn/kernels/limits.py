@@ -23,6 +23,9 @@ SUMS = 8 * LANES
 """Sums under way at once, in eight registers: each has time to end before it is needed again, and
 a machine with sixteen registers keeps all in them."""
 
+ROOM = SUMS + LANES
+"""Words of `y` that hold all that a function below hands back."""
+
 _HALF, _NONE, _0 = SUMS // 2, np.int32(0), np.float32(0)
 _PAIRED = LEVEL.dot == "smull"
 _ONE_ROW = LEVEL.dot in ("maddubs", "pmaddwd", "smull")
@@ -48,7 +51,7 @@ def operands() -> tuple[I8, I8]:
 @njit(cache=True, error_model="numpy", boundscheck=False)
 def stream(w: I32, repeats: int, y: F32) -> int:
     """Read all of w, `repeats` times, as a step reads weights: in order, in whole registers, each
-    word once. y (SUMS + LANES,) takes sums that need every word. Returns the bytes read."""
+    word once. y (ROOM,) takes sums that need every word. Returns the bytes read."""
     n = w.size - w.size % SUMS
     some, rest = same(_NONE, SUMS), same(_NONE, LANES)
     for _ in range(repeats):
@@ -64,7 +67,7 @@ def stream(w: I32, repeats: int, y: F32) -> int:
 @njit(cache=True, error_model="numpy", boundscheck=False)
 def dot_peak(w: I8, x: I8, repeats: int, y: F32) -> int:
     """Integer multiply-adds, by the instructions of this level, of operands in the nearest cache.
-    y (SUMS,) takes the sums. Returns how many multiply-adds were made."""
+    y (ROOM,) takes the sums. Returns how many multiply-adds were made."""
     if _PAIRED:
         _paired(w, x, repeats, y)
     else:
