@@ -12,6 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +63,15 @@ def _usable(folder: Path) -> Path:
 
 
 class _Watch(numba_event.Listener):
-    """Calls `tell` with the name of a function of ours that begins to be compiled."""
+    """Calls `tell` with the name of a function of ours that begins to be compiled, unless it is the
+    body of a vector operation, which has none."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self.tell = tell
 
     def on_start(self, event: Any) -> None:
         function = event.data["dispatcher"].py_func
-        if function.__module__.startswith("edge_rnn."):
+        if function.__module__.startswith("edge_rnn.") and function.__name__ != "<lambda>":
             self.tell(function.__name__)
 
     def on_end(self, event: Any) -> None:
@@ -85,11 +87,10 @@ def compiling(tell: Callable[[str], None]) -> Iterator[None]:
 
 
 def announce() -> None:
-    """Log, once, that kernels are being compiled, when that begins: it takes a while."""
+    """Log, once a process, that kernels are being compiled, when that begins: it takes a while."""
 
-    def tell(_: str) -> None:
-        _events.unregister(_COMPILING, watch)
-        log.info("compiling kernels, once: about 20 s, minutes on a small board")
+    @cache
+    def say() -> None:
+        log.info("compiling the kernels, once: about half a minute, longer on a small board")
 
-    watch = _Watch(tell)
-    _events.register(_COMPILING, watch)
+    _events.register(_COMPILING, _Watch(lambda _: say()))
