@@ -79,7 +79,7 @@ def bench(
     else:
         _show(result, model)
         if each_layer:
-            Console().print(_table_of_layers(found))
+            Console().print(_table_of_layers(found) if found else "no layer has a matrix")
 
 
 def _sizes(batches: str) -> list[int]:
@@ -146,8 +146,6 @@ def _table_beside(result: Bench) -> Table:
 
 
 def _table_of_layers(found: Sequence[Layer]) -> Table:
-    if not found:
-        return Table(caption="no layer has a matrix")
     caption = (
         "1 stream: µs a step, and µs to read the layer's weights; "
         f"batch {found[0].batch}: billions of multiply-adds a second, and the most of the core"
