@@ -1,4 +1,5 @@
-"""One step of an LSTM and of a GRU beside LiteRT, ONNX Runtime and, where installed, PyTorch.
+"""One step of an LSTM and of a GRU beside LiteRT, ONNX Runtime and, where installed, PyTorch, then
+beside what the core can do at most (limits.py).
 
 All that `edge-rnn bench --against` can measure, over the sizes and with the bars of README.md: a
 bar is how many times faster than the fastest of a peer's exports we have to be.
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+import limits
 from edge_rnn.cli import peers
 from edge_rnn.cli.measure import ROUNDS, compare
 from edge_rnn.graph import F32, Gru, Input, Lstm, Matrix, Model
@@ -155,30 +157,71 @@ def chosen(only: str) -> Iterator[tuple[Group, int]]:
                 yield group, H
 
 
+LIMIT_TITLES = ("figure", "is", "bar", "reached")
+
+
+def limit_cells(figure: limits.Figure, value: float) -> tuple[str, ...]:
+    """A row of the second table."""
+    bar = f"{'>=' if figure.least else '<='} {figure.bar:g} {figure.unit}".rstrip()
+    reached = "yes" if figure.reached(value) else "no"
+    return (figure.title, f"{value:.2f} {figure.unit}".rstrip(), bar, reached)
+
+
+def markdown_table(titles: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
+    """The table for a Markdown file."""
+    rows = [titles, ("---",) * len(titles), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 @click.command()
 @click.option("--rounds", default=ROUNDS, show_default=True, help="Of 15 ms a runtime.")
-@click.option("--only", default="", help='A regular expression, such as "gru int8 batch 1 ".')
+@click.option("--only", default="", help='A regular expression, such as "gru w8a8 batch 1 ".')
 @click.option("--all", "every", is_flag=True, help="Every export, not a peer's fastest only.")
-@click.option("--json", "as_json", is_flag=True, help="Every export, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Every export and figure, as JSON.")
 @click.option("--markdown", is_flag=True)
 def main(rounds: int, only: str, every: bool, as_json: bool, markdown: bool) -> None:
-    """Time one step of LSTM and GRU layers beside the peers that are installed."""
+    """Time one step of LSTM and GRU layers beside the peers that are installed, and beside the
+    limits of this core."""
     known = peers.load(peers.names())
-    progress = track(list(chosen(only)), "measuring", console=Console(stderr=True), transient=True)
-    rows = [row for group, H in progress for row in measure(group, H, known, rounds)]
+    figures = [f for f in limits.FIGURES if re.search(only, f.title, re.IGNORECASE)]
+    progress = track(
+        [*chosen(only), *figures], "measuring", console=Console(stderr=True), transient=True
+    )
+    rows: list[Row] = []
+    values: list[float] = []
+    for item in progress:
+        if isinstance(item, limits.Figure):
+            values.append(item.measure(rounds))
+        else:
+            rows += measure(*item, known, rounds)
     versions = ", ".join(sorted({row.runtime for row in rows}))
-    shown = [cells(row) for row in rows if row.fastest or every]
+    tables = {
+        TITLES: [cells(row) for row in rows if row.fastest or every],
+        LIMIT_TITLES: [limit_cells(f, v) for f, v in zip(figures, values, strict=True)],
+    }
     if as_json:
-        click.echo(json.dumps([asdict(r) for r in rows]))
+        click.echo(json.dumps(report(rows, figures, values)))
     elif markdown:
-        lines = [TITLES, ("---",) * len(TITLES), *shown]
-        click.echo("\n".join(f"| {' | '.join(line)} |" for line in lines))
-        click.echo(f"\n{versions}")
+        shown = [markdown_table(titles, lines) for titles, lines in tables.items() if lines]
+        click.echo("\n\n".join([*shown, versions]))
     else:
-        table = Table(*TITLES, caption=versions)
-        for line in shown:
-            table.add_row(*line)
-        Console().print(table)
+        for titles, lines in tables.items():
+            table = Table(*titles, caption=versions if titles is TITLES else None)
+            for line in lines:
+                table.add_row(*line)
+            if lines:
+                Console().print(table)
+
+
+def report(
+    rows: list[Row], figures: list[limits.Figure], values: list[float]
+) -> dict[str, list[dict[str, object]]]:
+    """What --json prints."""
+    found: list[dict[str, object]] = [
+        {"title": f.title, "unit": f.unit, "value": v, "bar": f.bar, "reached": f.reached(v)}
+        for f, v in zip(figures, values, strict=True)
+    ]
+    return {"matrix": [asdict(r) for r in rows], "limits": found}
 
 
 if __name__ == "__main__":

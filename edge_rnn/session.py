@@ -62,7 +62,7 @@ class Session:
         self.model, self.capacity, self.max_batch = model, capacity, max_batch
         self.digest = digest(model)
         self._clock = clock
-        self._now: Callable[[], float] = clock if ttl is not None else float  # when used last
+        self._now: Callable[[], float] = clock if ttl is not None else float  # 0: only a ttl asks
         self._program = p = compile_model(model)
         self._store = StateStore(p.state_width, p.state_words, capacity, ttl, on_evict)
         rows = min(max_batch, capacity, max(_FEWEST, _CHUNK // (4 * p.scratch_width)))

@@ -6,8 +6,11 @@ Packages above the runtime add theirs through the entry point group `edge_rnn.co
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
+import warnings
 from importlib.metadata import EntryPoint, entry_points
+from typing import TextIO
 
 import click
 
@@ -22,6 +25,7 @@ _OWN = {
     "inspect": "edge_rnn.cli.inspect:inspect",
     "run": "edge_rnn.cli.run:run",
     "verify": "edge_rnn.cli.verify:verify",
+    "warmup": "edge_rnn.cli.warmup:warmup",
 }
 
 
@@ -64,9 +68,13 @@ def cli() -> None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line and exit with its code; our own errors become one line on stderr."""
+    """Run the command line and exit with its code; errors of ours and warnings become one line on
+    stderr."""
     try:
-        code = cli.main(args, standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            _show_log()
+            code = cli.main(args, standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
         sys.exit(130)
@@ -79,3 +87,23 @@ def main(args: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(EXIT_FAILED)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    click.echo(f"edge-rnn: warning: {message}", err=True)
+
+
+def _show_log() -> None:
+    """What takes a while is told to whoever looks at a terminal; `run` logs in its own way."""
+    if sys.stderr.isatty():
+        logger, handler = logging.getLogger("edge_rnn"), logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("edge-rnn: %(message)s"))
+        logger.handlers = [handler]
+        logger.setLevel(logging.INFO)

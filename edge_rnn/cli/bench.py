@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from edge_rnn.cli import peers
+from edge_rnn.cli import layers, peers
+from edge_rnn.cli.layers import Layer
 from edge_rnn.cli.measure import Timing
 from edge_rnn.cli.peers import Bench
 from edge_rnn.graph import Model
@@ -30,6 +32,9 @@ from edge_rnn.modelfile import load
     "--against", default="", help="Other runtimes, by commas: litert, onnxruntime, torch."
 )
 @click.option(
+    "--layers", "each_layer", is_flag=True, help="Each layer beside the limits of this machine."
+)
+@click.option(
     "--plot",
     "picture",
     type=click.Path(path_type=Path),
@@ -37,16 +42,24 @@ from edge_rnn.modelfile import load
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
 def bench(
-    file: Path, batches: str, seconds: float, against: str, picture: Path | None, as_json: bool
+    file: Path,
+    batches: str,
+    seconds: float,
+    against: str,
+    each_layer: bool,
+    picture: Path | None,
+    as_json: bool,
 ) -> None:
     """Time the steps of FILE on one core, through the call that a daemon makes.
 
     With --against, other runtimes run the same model in turn, in each of their exports; one whose
-    outputs differ from ours is named and not timed.
+    outputs differ from ours is named and not timed. With --layers, each layer is measured alone,
+    beside how fast this machine reads its weights and multiplies.
 
     \b
     Examples:
       edge-rnn bench activity.ernn --batch 1,256
+      edge-rnn bench activity.ernn --layers
       edge-rnn bench activity.ernn --against onnxruntime,litert --plot bench.svg
     """
     sizes = _sizes(batches)
@@ -58,12 +71,15 @@ def bench(
     model = load(file)
     with Console(stderr=True).status("measuring"):
         result = peers.run(model, sizes, rivals, seconds)
+        found = layers.measure(model, max(sizes), seconds) if each_layer else []
     if picture is not None:
-        plot.draw(result, file.name, picture)
+        plot.draw(result, file.name, picture, found)
     if as_json:
-        click.echo(msgspec.json.encode(_report(file, result)).decode())
+        click.echo(msgspec.json.encode(_report(file, result, found)).decode())
     else:
         _show(result, model)
+        if each_layer:
+            Console().print(_table_of_layers(found) if found else "no layer has a matrix")
 
 
 def _sizes(batches: str) -> list[int]:
@@ -75,13 +91,14 @@ def _sizes(batches: str) -> list[int]:
     return sizes
 
 
-def _report(file: Path, result: Bench) -> dict[str, object]:
+def _report(file: Path, result: Bench, found: Sequence[Layer]) -> dict[str, object]:
     compared = [{**asdict(c), "agrees": c.agrees} for c in result.compared]
     return {
         "file": str(file),
         "timings": [asdict(t) for t in result.timings],
         "compared": compared,
         "absent": [asdict(a) for a in result.absent],
+        "layers": [asdict(layer) for layer in found],
     }
 
 
@@ -125,6 +142,22 @@ def _table_beside(result: Bench) -> Table:
                 figures = (f"{c.difference:.1g}", f"{c.ratio:.2f}")
                 table.add_row("", c.variant, *_figures(c.timing), *figures)
         table.add_section()
+    return table
+
+
+def _table_of_layers(found: Sequence[Layer]) -> Table:
+    caption = (
+        "1 stream: µs a step, and µs to read the layer's weights; "
+        f"batch {found[0].batch}: billions of multiply-adds a second, and the most of the core"
+    )
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, caption=caption)
+    table.add_column("layer", overflow="fold")
+    for title in ("kB", "µs/step", "reading", "reached", "G/s", "most", "reached"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for f in found:
+        one = (f"{f.step_us:.2f}", f"{f.stream_us:.2f}", f"{f.of_stream:.0%}")
+        rates = (f"{r / 1e9:.2f}" for r in (f.multiply_adds_per_second, f.peak))
+        table.add_row(f.name, f"{f.weight_bytes / 1e3:.1f}", *one, *rates, f"{f.of_peak:.0%}")
     return table
 
 

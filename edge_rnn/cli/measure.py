@@ -81,20 +81,37 @@ def compare(
 ) -> tuple[Timing, list[Compared]]:
     """Time our step and those of the variants that agree, in turn, `seconds` for each.
 
-    Every call has fresh inputs. In a round each runs for `seconds` / `rounds`, a time so short that
-    a machine that slows down slows all.
+    Every call has fresh inputs; see `in_turn`.
     """
     ours, x = our_step(model, batch), inputs(model, batch)
     compared = _agreement(model, ours, x, variants)
     agreed = [i for i, c in enumerate(compared) if c.agrees]
     steps = [ours, *(variants[i].step for i in agreed)]
-    spent = [[_calls(s, x, seconds / rounds) for s in steps] for _ in range(rounds)]
+    spent = in_turn([(s, x) for s in steps], seconds, rounds)
     own, *others = (_timing(model, batch, turns) for turns in zip(*spent, strict=True))
-    medians = np.array([[np.median(calls) for calls in turns] for turns in spent])
+    typical = _medians(spent)
     for column, (i, timing) in enumerate(zip(agreed, others, strict=True), 1):
-        ratio = float(np.median(medians[:, column] / medians[:, 0]))
+        ratio = float(np.median(typical[:, column] / typical[:, 0]))
         compared[i] = replace(compared[i], timing=timing, ratio=ratio)
     return own, compared
+
+
+def in_turn(
+    steps: Sequence[tuple[Step, F32]], seconds: float, rounds: int = ROUNDS
+) -> list[list[list[float]]]:
+    """Seconds of the calls of each step, by round and step.
+
+    A step goes with the inputs (n, ...) that its calls have in turn. In a round each runs for
+    `seconds` / `rounds`, a time so short that a machine that slows down slows all.
+    """
+    return [[_calls(step, x, seconds / rounds) for step, x in steps] for _ in range(rounds)]
+
+
+def medians(
+    steps: Sequence[tuple[Step, F32]], seconds: float, rounds: int = ROUNDS
+) -> NDArray[np.float64]:
+    """The median seconds of a call (rounds, steps) of what `in_turn` runs."""
+    return _medians(in_turn(steps, seconds, rounds))
 
 
 def our_step(model: Model, batch: int) -> Step:
@@ -137,6 +154,10 @@ def _agreement(model: Model, ours: Step, x: F32, variants: Sequence[Variant]) ->
         Compared(v.name, v.runtime, x.shape[1], float(d), TOLERANCE[v.numbers if exact else "int8"])
         for v, d in zip(variants, differences, strict=True)
     ]
+
+
+def _medians(spent: list[list[list[float]]]) -> NDArray[np.float64]:
+    return np.array([[np.median(calls) for calls in turns] for turns in spent])
 
 
 def _calls(step: Step, x: F32, seconds: float) -> list[float]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_rnn.cli.layers import Layer
 from edge_rnn.cli.measure import Timing
 from edge_rnn.cli.peers import Bench
 from edge_rnn.errors import ConfigError, MissingExtraError
@@ -36,11 +38,14 @@ def check(path: Path) -> None:
         raise MissingExtraError("matplotlib", extra="plot", need="to draw a plot") from e
 
 
-def draw(result: Bench, title: str, path: Path) -> None:
-    """Latency and throughput by batch size, ours and the peers'; OSError if it can't be written."""
+def draw(result: Bench, title: str, path: Path, layers: Sequence[Layer] = ()) -> None:
+    """Latency and throughput by batch size, ours and the peers', and below how near the `layers`
+    come to the machine's limits, if there are any. OSError if it can't be written."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 5.4), layout="constrained")
+    heights = [5.4, 1.1 + 0.5 * len(layers)] if layers else [5.4]
+    whole = Figure(figsize=(13, sum(heights)), layout="constrained")
+    figure, *below = whole.subfigures(len(heights), height_ratios=heights, squeeze=False)[:, 0]
     median, tail, rate = panels = figure.subplots(1, 3)
     tail.sharey(median)
     series = _series(result)
@@ -52,10 +57,33 @@ def draw(result: Bench, title: str, path: Path) -> None:
     sizes = sorted({t.batch for t in result.timings})
     for axes, (heading, unit) in zip(panels, _PANELS, strict=True):
         _axes(axes, heading, unit, sizes)
+    for part in below:
+        _bars(part.subplots(), layers)
     figure.suptitle(title, fontweight="bold")
     handles, labels = median.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(path, dpi=144)
+    whole.savefig(path, dpi=144)
+
+
+def _bars(axes: Any, layers: Sequence[Layer]) -> None:
+    """A pair of bars a layer, in percent of its limits."""
+    batch = layers[0].batch
+    for k, (label, color, shares) in enumerate(
+        (
+            ("one stream: of reading its weights", "#c2410c", [f.of_stream for f in layers]),
+            (f"batch {batch}: of the most multiply-adds", "#fdba74", [f.of_peak for f in layers]),
+        )
+    ):
+        places = [i + 0.38 * k for i in range(len(layers))]
+        bars = axes.barh(places, [100 * s for s in shares], 0.36, label=label, color=color)
+        axes.bar_label(bars, [f"{s:.0%}" for s in shares], padding=4, fontsize=9)
+    axes.set_yticks([i + 0.19 for i in range(len(layers))], [f"{f.name} ({f.op})" for f in layers])
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(100, *(100 * f.of_stream for f in layers)) * 1.04)
+    axes.axvline(100, color="#737373", linewidth=1, linestyle="--")
+    axes.set_title("Each layer alone, in % of the limit of this core", fontsize=11, loc="left")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _series(result: Bench) -> dict[str, list[Timing]]:

@@ -4,9 +4,10 @@ Arithmetic is IEEE float32 add, multiply, divide, compare and select in a fixed 
 fast-math and no libm, so that a result depends on nothing but its operands.
 """
 
-from edge_rnn.kernels.cache import compile_cache
+from edge_rnn.kernels.cache import announce, compile_cache
 from edge_rnn.kernels.cpu import LEVEL
 
+announce()
 with compile_cache():
     from edge_rnn.kernels.dots import FLIP
     from edge_rnn.kernels.norms import PARTIALS

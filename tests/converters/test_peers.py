@@ -195,16 +195,19 @@ def test_bench_against_peers_as_a_table(file: Path, tmp_path: Path) -> None:
 
 
 def test_the_matrix_measures_what_is_installed_and_sets_bars() -> None:
-    options = ("--only", "lstm int8 batch 1 H=32", "--rounds", "1", "--json")
+    options = ("--only", "lstm w8a8 batch 1 H=32|over reading", "--rounds", "1", "--json")
     done = subprocess.run(
         [sys.executable, str(MATRIX), *options], capture_output=True, check=True, timeout=100
     )
-    rows = {row["peer"]: row for row in json.loads(done.stdout)}
+    report = json.loads(done.stdout)
+    rows = {row["peer"]: row for row in report["matrix"]}
     assert {"LiteRT int8 dynamic", "LiteRT int8 full", "ONNX Runtime int8"} <= set(rows)
     assert all(row["ratio"] > 0 and row["hidden"] == 32 for row in rows.values())
     bars = {name: row["bar"] for name, row in rows.items() if row["fastest"]}
     assert sorted(bars.values()) == [4, 9]
     assert bars["ONNX Runtime int8"] == 9
+    assert [figure["bar"] for figure in report["limits"]] == [1.4, 1.4]
+    assert all(f["value"] > 0 and f["reached"] == (f["value"] <= 1.4) for f in report["limits"])
 
 
 def test_an_unknown_peer_is_refused_with_those_known(file: Path) -> None:

@@ -47,7 +47,7 @@ def test_the_commands_promised_are_there() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["bench", "completion", "convert", "demo", "inspect", "run", "verify"]
+    "name", ["bench", "completion", "convert", "demo", "inspect", "run", "verify", "warmup"]
 )
 def test_every_command_explains_itself_with_an_example(name: str) -> None:
     text = run(name, "--help").output
