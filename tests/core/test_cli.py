@@ -127,6 +127,7 @@ def test_an_error_is_one_line_and_exit_code_one(
     assert "m.ernn: truncated" in err
 
 
+@pytest.mark.process
 def test_module_and_exit_codes(file: Path) -> None:
     def code(*args: str) -> int:
         command = [sys.executable, "-m", "edge_rnn", *args]

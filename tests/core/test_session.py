@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_rnn import Session, reference
@@ -16,6 +16,7 @@ from edge_rnn.errors import CapacityError, InputError, SnapshotError, StaleSlotE
 from edge_rnn.graph import ACTS, Activation
 from edge_rnn.state import Eviction
 from tests.core import models
+from tests.effort import examples
 
 ROOT = Path(__file__).parents[2]
 DEEP = models.stack("int8")
@@ -61,7 +62,7 @@ def test_softmax_of_extreme_logits() -> None:
     np.testing.assert_allclose(Session(model).run("a", x), reference.run(model, x), atol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.lists(st.integers(1, T - 1), max_size=6))
 def test_any_chunking_equals_the_whole(cuts: list[int]) -> None:
     session = Session(DEEP)
@@ -71,7 +72,7 @@ def test_any_chunking_equals_the_whole(cuts: list[int]) -> None:
     assert np.concatenate(chunks).tobytes() == whole.tobytes()
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=80), st.integers(1, 16))
 def test_interleaved_streams_equal_separate_ones(order: list[int], batch: int) -> None:
     """Any mix of streams in any batches, an id several times in one call included."""
@@ -113,6 +114,7 @@ def test_snapshot_restore_continues_bit_for_bit() -> None:
     assert other.run("dev", x[30:]).tobytes() == whole[30:].tobytes()
 
 
+@pytest.mark.process
 def test_a_new_process_continues_bit_for_bit(tmp_path) -> None:
     x = models.inputs(T)
     session = Session(DEEP)
@@ -232,6 +234,7 @@ def test_wrong_arrays_are_refused(x, text: str) -> None:
         Session(DEEP).step(["a", "b"], x)
 
 
+@pytest.mark.jit
 def test_step_slots_takes_no_other_type() -> None:
     session = Session(DEEP)
     out = np.empty((1, 4), np.float32)
