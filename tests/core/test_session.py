@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edge_rnn import Session, reference
 from edge_rnn.errors import CapacityError, InputError, SnapshotError, StaleSlotError, StreamError
-from edge_rnn.graph import ACTS, Activation
+from edge_rnn.graph import ACTS, Activation, Add, Dense, Matrix, Softmax
 from edge_rnn.state import Eviction
 from tests.core import models
 from tests.effort import examples
@@ -54,6 +54,23 @@ def test_activation_over_its_whole_range(act: str) -> None:
     x = np.concatenate([np.linspace(-30, 30, 4001), [0, -0.0, 1e-30, -1e-4, 3.9e-4, 1e30, -1e30]])
     y = Session(model).run("a", x[:, None])
     np.testing.assert_allclose(y, reference.run(model, x[:, None]), rtol=3e-6, atol=2e-7)
+
+
+@pytest.mark.parametrize("node", [*ACTS, "softmax"])
+def test_nan_passes_through_every_activation(node: str) -> None:
+    """inf - inf, from finite inputs: a diverged stream shows."""
+    w = np.full((1, 1), 3e38, np.float32)
+    bias = np.zeros(1, np.float32)
+    last = Softmax("y", "nan") if node == "softmax" else Activation("y", "nan", node)  # type: ignore[arg-type]
+    model = models.model(
+        Dense("up", "x", Matrix(w), bias),
+        Dense("down", "x", Matrix(-w), bias),
+        Add("nan", "up", ("down",)),
+        last,
+        width=1,
+    )
+    y = Session(model).run("a", [[0], [10], [0]])
+    assert np.isnan(y[:, 0]).tolist() == [False, True, False]
 
 
 def test_softmax_of_extreme_logits() -> None:
@@ -240,6 +257,15 @@ def test_step_slots_takes_no_other_type() -> None:
     out = np.empty((1, 4), np.float32)
     with pytest.raises(InputError, match="expected int64, float32, float32"):
         session.step_slots(session.slots(["a"]), np.zeros((1, 5)), out)
+
+
+def test_step_slots_takes_no_other_shape() -> None:
+    session, x = Session(DEEP), models.inputs(1)
+    slots, out = session.slots(["a"]), np.empty((1, 4), np.float32)
+    for bad in ((slots, x[:, :4], out), (slots, x, out[:, :3]), (slots[:0], x, out)):
+        with pytest.raises(InputError, match="expected"):
+            session.step_slots(*map(np.ascontiguousarray, bad))
+    assert session.steps("a") == 0
 
 
 def test_an_empty_batch_is_nothing() -> None:
