@@ -37,7 +37,7 @@ test-nojit: .venv/dev
 	@NUMBA_DISABLE_JIT=1 $(BIN)/coverage run -m pytest tests/core $(ARGS)
 	@$(BIN)/coverage combine -q && $(BIN)/coverage report
 
-# On x86-64 Debian: are emulated Raspberry Pi processors bit-identical? A few minutes each.
+# On x86-64 Debian: are emulated Raspberry Pi processors bit-identical, do the tests pass there?
 test-arm64: .venv/dev
 	.ci/arm64
 
