@@ -14,7 +14,7 @@ SPEED ?= 1
 DEV_EXTRAS := onnx keras demo train litert plot
 export EDGE_RNN_CACHE ?= $(CURDIR)/build/cache
 
-.PHONY: help demo test test-arm64 lint check train lock clean
+.PHONY: help demo test test-nojit test-arm64 lint check train lock clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -31,7 +31,13 @@ lint: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# On x86-64 Debian: are emulated Raspberry Pi processors bit-identical? A few minutes each.
+# Has every line of the kernels a NumPy meaning? The core's tests with the JIT off, and what they ran.
+test-nojit: .venv/dev
+	@mkdir -p build/coverage && $(BIN)/coverage erase
+	@NUMBA_DISABLE_JIT=1 $(BIN)/coverage run -m pytest tests/core $(ARGS)
+	@$(BIN)/coverage combine -q && $(BIN)/coverage report
+
+# On x86-64 Debian: are emulated Raspberry Pi processors bit-identical, do the tests pass there?
 test-arm64: .venv/dev
 	.ci/arm64
 

@@ -1,4 +1,6 @@
-"""In CI a skipped test is a failed one: its machine has everything."""
+"""In CI a skipped test is a failed one: its machine has everything. Two kinds of test can't run
+everywhere and are told by marker: `jit` skips itself with the JIT off, in CI too; `process` starts
+other processes, which an emulated Python can't (`-m "not process"`)."""
 
 from __future__ import annotations
 
@@ -7,11 +9,26 @@ from collections.abc import Generator
 
 import pytest
 
+from tests.effort import JIT
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not JIT:  # compiled code doesn't warn of what its arithmetic means to do
+        config.addinivalue_line("filterwarnings", "ignore:.* encountered in:RuntimeWarning")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if not JIT and item.get_closest_marker("jit"):
+        pytest.skip("is about compiled code, and the JIT is off")
+
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if report.skipped and os.environ.get("CI"):
+    may_skip = not JIT and item.get_closest_marker("jit")
+    if report.skipped and os.environ.get("CI") and not may_skip:
         report.outcome = "failed"
         report.longrepr = f"skipped, which CI does not allow: {report.longrepr}"
     return report

@@ -1,7 +1,8 @@
 """Which of a processor's instructions the kernels are built from, chosen before any is compiled.
 
 An instruction that the processor lacks would end the process, not raise, so the choice is made
-from what it really has. EDGE_RNN_CPU forces a narrower choice; a result never depends on it.
+from what it really has. EDGE_RNN_CPU forces a narrower choice, or any with NUMBA_DISABLE_JIT=1,
+when nothing is compiled; a result never depends on it.
 """
 
 from __future__ import annotations
@@ -82,11 +83,13 @@ def choose() -> Level:
     can, wanted = available(), os.environ.get("EDGE_RNN_CPU", "")
     if not can:
         raise RuntimeError(f"edge-rnn runs on x86_64 and aarch64, not on {platform.machine()!r}")
+    config: Any = numba.config  # read when Numba compiles its first function
+    if wanted in LEVELS and config.DISABLE_JIT:
+        return LEVELS[wanted]
     if wanted in ("", can[0]):
         return LEVELS[can[0]]
     if wanted not in can:
         raise RuntimeError(f"EDGE_RNN_CPU={wanted!r}: this processor can run {', '.join(can)}")
-    config: Any = numba.config  # read when Numba compiles its first function
     config.CPU_NAME, config.CPU_FEATURES = LEVELS[wanted].target, ""
     return LEVELS[wanted]
 

@@ -46,13 +46,14 @@ def two_quads(x: I8, i: int, n: int) -> tuple[I8, I8]:
 
 
 def dot4(a: I32, x: I8, w: I8) -> I32:
-    """a_j + sum_q x_{4j+q} w_{4j+q}."""
-    return (a + (x.astype(np.int32) * w).reshape(-1, 4).sum(axis=1)).astype(np.int32)
+    """a_j + sum_q x_{4j+q} w_{4j+q}; x is unsigned where FLIP is set."""
+    wide = x.view(np.uint8) if FLIP else x
+    return (a + (wide.astype(np.int32) * w).reshape(-1, 4).sum(axis=1)).astype(np.int32)
 
 
 def dot4_nibbles(a: I32, x: I8, w: I8) -> I32:
     """`dot4` of activations without FLIP and unsigned weights in [0, 15]."""
-    return dot4(a, x, w)
+    return (a + (x.astype(np.int32) * w).reshape(-1, 4).sum(axis=1)).astype(np.int32)
 
 
 def dot2(a: I32, x: I16, w: I8) -> I32:

@@ -100,6 +100,7 @@ def test_verify_says_where_it_first_differs(file: Path, tmp_path: Path) -> None:
     assert 0 < report["max_difference"] < 1e-6
 
 
+@pytest.mark.jit
 def test_bench_measures_each_batch(file: Path) -> None:
     report = json.loads(run("bench", file, "--batch", "1,4", "--seconds", "0.05", "--json").output)
     assert [t["batch"] for t in report["timings"]] == [1, 4]
@@ -127,6 +128,7 @@ def test_an_error_is_one_line_and_exit_code_one(
     assert "m.ernn: truncated" in err
 
 
+@pytest.mark.process
 def test_module_and_exit_codes(file: Path) -> None:
     def code(*args: str) -> int:
         command = [sys.executable, "-m", "edge_rnn", *args]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import edge_rnn
@@ -34,6 +34,7 @@ from edge_rnn.graph import (
 from tests.core import models
 from tests.core.test_layers import LAYERS, ROOT, STRIDED, close, conv
 from tests.core.test_modelfile import edit_model, put
+from tests.effort import examples
 
 
 @pytest.mark.parametrize("kind", [k for k in models.NODES if k.startswith(LAYERS)])
@@ -46,6 +47,7 @@ def test_round_trip(kind: str, weights: str, tmp_path: Path) -> None:
     assert Session(again).run("a", x).tobytes() == Session(model).run("a", x).tobytes()
 
 
+@pytest.mark.process
 def test_a_probe_holds_the_steps_that_have_an_output(tmp_path: Path) -> None:
     x = models.inputs(20)
     y = Session(STRIDED).run("a", x)
@@ -103,7 +105,7 @@ def test_a_hostile_description_is_refused(
         edge_rnn.load(path)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(changes=st.lists(st.tuples(st.floats(0, 1), st.sampled_from(b"0123459,e-")), min_size=1))
 def test_changed_numbers_load_or_are_refused(changes, strided_file: Path) -> None:
     blob = bytearray(strided_file.read_bytes())
@@ -206,6 +208,7 @@ def test_a_schedule_beyond_counting_is_refused() -> None:
     assert len(Session(late).run("a", models.inputs(5, 4))) == 1
 
 
+@examples(100)
 @given(st.integers(0, 50), st.integers(1, 20), st.integers(0, 200))
 def test_a_schedule_counts_what_is_due(first: int, period: int, steps: int) -> None:
     schedule = Schedule(first, period)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import edge_rnn
@@ -30,6 +30,7 @@ from edge_rnn.graph import (
     Slice,
 )
 from tests.core import models
+from tests.effort import examples, fewer
 from tests.golden import torch_layers
 
 ROOT = Path(__file__).parents[2]
@@ -96,7 +97,7 @@ windows = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     window=windows,
     dilation=st.integers(1, 4),
@@ -113,13 +114,13 @@ def test_any_convolution_matches_the_reference(
     close(models.model(layer, width=width), models.inputs(steps, width))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(window=windows, kind=st.sampled_from(["max", "average"]), steps=st.integers(0, 40))
 def test_any_pool_matches_the_reference(window, kind, steps) -> None:
     close(models.model(Pool("pool", "x", kind, **window)), models.inputs(steps))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     kinds=st.lists(st.tuples(st.sampled_from(["conv", "max", "gru"]), windows), max_size=5),
     steps=st.integers(0, 80),
@@ -210,7 +211,7 @@ def test_a_wrong_mask_is_refused(emitted: np.ndarray) -> None:
     assert session.steps("a") == 0
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(st.integers(1, T - 1), max_size=8))
 def test_any_chunking_equals_the_whole(cuts: list[int]) -> None:
     session, x = Session(STRIDED), models.inputs(T)
@@ -219,13 +220,14 @@ def test_any_chunking_equals_the_whole(cuts: list[int]) -> None:
     assert np.concatenate(chunks).tobytes() == whole.tobytes()
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.integers(0, 1 << 30), st.integers(1, 40), st.sampled_from([1, 2, 3, 5, 256]))
 def test_interleaved_streams_equal_separate_ones(seed: int, batch: int, max_batch: int) -> None:
     """Streams at different steps of a stride in one chunk, so that only some of its rows run."""
-    order = np.random.default_rng(seed).integers(0, 5, 200).tolist()
-    session, x = Session(STRIDED, max_batch=max_batch), models.inputs(200)
-    alone = {s: Session(STRIDED).step(["a"] * 200, x * (s + 1)) for s in set(order)}
+    count = fewer(200, least=40)
+    order = np.random.default_rng(seed).integers(0, 5, count).tolist()
+    session, x = Session(STRIDED, max_batch=max_batch), models.inputs(count)
+    alone = {s: Session(STRIDED).step(["a"] * count, x * (s + 1)) for s in set(order)}
     rows = [(s, order[:k].count(s)) for k, s in enumerate(order)]
     for k in range(0, len(rows), batch):
         part = rows[k : k + batch]
@@ -296,6 +298,7 @@ def test_what_has_overflowed_shows_until_it_leaves_the_window(kind: Any) -> None
     assert (y[:, 1] == 0).all()
 
 
+@pytest.mark.process
 def test_the_same_bits_with_the_jit_off() -> None:
     script = (
         "import sys; from tests.core import test_layers\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
@@ -17,6 +17,7 @@ from edge_rnn.cli.inspect import describe
 from edge_rnn.errors import ModelError, ModelFileError
 from edge_rnn.graph import Feature, Matrix, Model, Probe, Provenance, digest, output_digest, tensors
 from tests.core import models
+from tests.effort import examples
 
 
 def described(model: Model) -> Model:
@@ -264,7 +265,7 @@ def test_float_weights_with_a_scale_are_refused(tmp_path: Path) -> None:
         edge_rnn.save(dataclasses.replace(model, nodes=nodes), tmp_path / "m.ernn")
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=4))
 def test_changed_bytes_load_or_are_refused(changes, good_bytes: bytes, scratch: Path) -> None:
     blob = bytearray(good_bytes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_rnn import Session
@@ -12,6 +12,7 @@ from edge_rnn.graph import GROUP, Dense, Input, Matrix, Model
 from edge_rnn.kernels.simd import fma
 from edge_rnn.program import compile_model
 from tests.core.models import FORMATS
+from tests.effort import examples
 
 F = np.float32
 LIMITS = {"int8": F(127), "int16": F(32512)}
@@ -70,7 +71,7 @@ def as_float(total: np.ndarray) -> np.ndarray:
     return np.where(np.abs(total) < 2**31, small, large)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.sampled_from(FORMATS), st.integers(1, 150), st.integers(1, 700), st.integers(1, 8),
     st.integers(0, 3),

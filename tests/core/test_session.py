@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_rnn import Session, reference
 from edge_rnn.errors import CapacityError, InputError, SnapshotError, StaleSlotError, StreamError
-from edge_rnn.graph import ACTS, Activation
+from edge_rnn.graph import ACTS, Activation, Add, Dense, Matrix, Softmax
 from edge_rnn.state import Eviction
 from tests.core import models
+from tests.effort import examples
 
 ROOT = Path(__file__).parents[2]
 DEEP = models.stack("int8")
@@ -57,13 +58,30 @@ def test_activation_over_its_whole_range(act: str) -> None:
     np.testing.assert_allclose(y, reference.run(model, x[:, None]), rtol=3e-6, atol=2e-7)
 
 
+@pytest.mark.parametrize("node", [*ACTS, "softmax"])
+def test_nan_passes_through_every_activation(node: str) -> None:
+    """inf - inf, from finite inputs: a diverged stream shows."""
+    w = np.full((1, 1), 3e38, np.float32)
+    bias = np.zeros(1, np.float32)
+    last = Softmax("y", "nan") if node == "softmax" else Activation("y", "nan", node)  # type: ignore[arg-type]
+    model = models.model(
+        Dense("up", "x", Matrix(w), bias),
+        Dense("down", "x", Matrix(-w), bias),
+        Add("nan", "up", ("down",)),
+        last,
+        width=1,
+    )
+    y = Session(model).run("a", [[0], [10], [0]])
+    assert np.isnan(y[:, 0]).tolist() == [False, True, False]
+
+
 def test_softmax_of_extreme_logits() -> None:
     model = models.single("softmax")
     x = np.array([[1e30, -1e30, 0, 1, 2], [-200, -200, -200, -200, -300], [88, 89, 90, 91, 1e4]])
     np.testing.assert_allclose(Session(model).run("a", x), reference.run(model, x), atol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.lists(st.integers(1, T - 1), max_size=6))
 def test_any_chunking_equals_the_whole(cuts: list[int]) -> None:
     session = Session(DEEP)
@@ -73,7 +91,7 @@ def test_any_chunking_equals_the_whole(cuts: list[int]) -> None:
     assert np.concatenate(chunks).tobytes() == whole.tobytes()
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=80), st.integers(1, 16))
 def test_interleaved_streams_equal_separate_ones(order: list[int], batch: int) -> None:
     """Any mix of streams in any batches, an id several times in one call included."""
@@ -115,6 +133,7 @@ def test_snapshot_restore_continues_bit_for_bit() -> None:
     assert other.run("dev", x[30:]).tobytes() == whole[30:].tobytes()
 
 
+@pytest.mark.process
 def test_a_new_process_continues_bit_for_bit(tmp_path) -> None:
     x = models.inputs(T)
     session = Session(DEEP)
@@ -234,11 +253,21 @@ def test_wrong_arrays_are_refused(x, text: str) -> None:
         Session(DEEP).step(["a", "b"], x)
 
 
+@pytest.mark.jit
 def test_step_slots_takes_no_other_type() -> None:
     session = Session(DEEP)
     out = np.empty((1, 4), np.float32)
     with pytest.raises(InputError, match="expected int64, float32, float32"):
         session.step_slots(session.slots(["a"]), np.zeros((1, 5)), out)
+
+
+def test_step_slots_takes_no_other_shape() -> None:
+    session, x = Session(DEEP), models.inputs(1)
+    slots, out = session.slots(["a"]), np.empty((1, 4), np.float32)
+    for bad in ((slots, x[:, :4], out), (slots, x, out[:, :3]), (slots[:0], x, out)):
+        with pytest.raises(InputError, match="expected"):
+            session.step_slots(*map(np.ascontiguousarray, bad))
+    assert session.steps("a") == 0
 
 
 def test_an_empty_batch_is_nothing() -> None:
