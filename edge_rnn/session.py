@@ -22,6 +22,7 @@ MAX_STEPS = 1 << 62
 _NOTHING = np.empty(0, np.uint8)
 
 
+_F32 = np.dtype(np.float32)  # a call that is given the type has to look this up
 _CHUNK, _FEWEST = 1 << 16, 16
 """Rows go through the program in chunks whose scratch is about this many bytes, so that it stays in
 a near cache; and at least this many rows, so that weights are worth their loading."""
@@ -197,7 +198,7 @@ class Session:
     ) -> F32:
         if len(streams) != len(rows):
             raise InputError(f"{len(streams)} streams for {len(rows)} rows of x")
-        y = np.empty((len(rows), self._program.output_width), np.float32)
+        y = np.empty((len(rows), self._program.output_width), _F32)
         self.step_slots(self.slots(streams), rows, y, emitted)
         return y
 
@@ -221,7 +222,7 @@ class Session:
             emit_to(self._context, _NOTHING)
 
     def _rows(self, x: ArrayLike) -> F32:
-        if type(x) is np.ndarray and x.dtype == np.float32 and x.ndim == 2 and x.flags.carray:
+        if type(x) is np.ndarray and x.dtype == _F32 and x.ndim == 2 and x.flags.carray:
             return x  # its width is the runner's to check
         with np.errstate(over="ignore"):  # a float64 too large for float32 is refused as infinite
             try:

@@ -16,7 +16,7 @@ from edge_rnn.errors import CapacityError, StreamError
 from edge_rnn.graph import F32
 from edge_rnn.kernels import SLOT, evict_order, touch
 
-_SLOT_BITS = 0xFFFFFFFF
+_SLOT_BITS, _HANDLE = 0xFFFFFFFF, np.dtype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class StateStore:
         """
         known = self._handles
         try:
-            return np.array([known[s] for s in streams], np.int64)
+            return np.fromiter(map(known.__getitem__, streams), _HANDLE, len(streams))
         except KeyError:
             return self._open(streams, now)
 

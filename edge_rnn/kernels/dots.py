@@ -72,6 +72,21 @@ def pair_sums(a: I32) -> I32:
     return a[::2] + a[1::2]
 
 
+def no_pairs(n: int) -> I16:
+    """n times two int16 zeros: what `pairs` starts from."""
+    return np.zeros(2 * n, np.int16)
+
+
+def pairs(a: I16, x: I8, w: I8) -> I16:
+    """a_j + x_{2j} w_{2j} + x_{2j+1} w_{2j+1} in int16, of unsigned weights in [0, 15]."""
+    return (a + (x.astype(np.int32) * w).reshape(-1, 2).sum(axis=1)).astype(np.int16)
+
+
+def pairs_joined(a: I16) -> I32:
+    """a_{2j} + a_{2j+1} as int32."""
+    return a.astype(np.int32).reshape(-1, 2).sum(axis=1).astype(np.int32)
+
+
 def low_nibbles(w: I8) -> I8:
     """The lower four bits of each byte."""
     return w & 15
@@ -115,6 +130,10 @@ def _maddubs_unsigned(builder: Any, a: Any, u: Any, s: Any) -> Any:
     pairs = call(builder, "llvm.x86.avx2.pmadd.ub.sw", shorts, u, s)
     ones = ir.Constant(shorts, [1] * 2 * n)
     return builder.add(a, call(builder, "llvm.x86.avx2.pmadd.wd", a.type, pairs, ones))
+
+
+def _pairs_avx2(builder: Any, a: Any, x: Any, w: Any) -> Any:
+    return builder.add(a, call(builder, "llvm.x86.avx2.pmadd.ub.sw", a.type, w, x))
 
 
 def _maddubs(builder: Any, a: Any, x: Any, w: Any) -> Any:
@@ -286,6 +305,32 @@ def _pair_sums(typing: Any, a: Any) -> Any:
     return half(a), generate
 
 
+def _no_pairs(typing: Any, n: Any) -> Any:
+    kind = Vector("int16", 2 * constant(n))
+    return kind(n), lambda context, builder, signature, args: ir.Constant(kind.llvm, None)
+
+
+def _pairs(typing: Any, a: Any, x: Any, w: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _cut(builder, _pairs_avx2, args, 2 * LEVEL.lanes, 2)
+
+    return a(a, x, w), generate
+
+
+def _pairs_joined(typing: Any, a: Any) -> Any:
+    sums = Vector("int32", a.count // 2)
+
+    def one(builder: Any, v: Any) -> Any:
+        ones = ir.Constant(v.type, [1] * v.type.count)
+        result = ir.VectorType(_I32, v.type.count // 2)
+        return call(builder, "llvm.x86.avx2.pmadd.wd", result, v, ones)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _cut(builder, one, args, 2 * LEVEL.lanes, 0)
+
+    return sums(a), generate
+
+
 lower(quads, _quads)
 lower(quad, _quad)
 lower(shorts, _shorts)
@@ -295,5 +340,8 @@ lower(dot4_nibbles, _dot4_nibbles)
 lower(dot2, _dot2_shorts)
 lower(dot8, _dot8_neon)
 lower(pair_sums, _pair_sums)
+lower(no_pairs, _no_pairs)
+lower(pairs, _pairs)
+lower(pairs_joined, _pairs_joined)
 lower(low_nibbles, _low_nibbles)
 lower(high_nibbles, _high_nibbles)

@@ -23,7 +23,10 @@ from edge_rnn.kernels.dots import (
     dot8,
     high_nibbles,
     low_nibbles,
+    no_pairs,
     pair_sums,
+    pairs,
+    pairs_joined,
     quad,
     quads,
     shorts,
@@ -42,6 +45,9 @@ SHORTS = LEVEL.dot in ("maddubs", "pmaddwd")
 
 SHARED = LEVEL.dot in ("vnni", "sdot")
 """Two rows share a load of weights: worth it where one instruction does the rest."""
+
+SHORT_SUMS = LEVEL.dot == "maddubs"
+"""The sums of a group of 4-bit weights are made in 16 bits."""
 
 PAIRED = LEVEL.dot == "smull"
 """Two quads are multiplied at once, for one row and one block at a time."""
@@ -221,6 +227,14 @@ def _bytes1(w: I8, at: int, K: int, x: I8, r: int, a: I32) -> F32:
 def _group(w: I8, at: int, x: I8, r: int, sum_x: np.int32) -> I32:
     """Sums of a block over one group of 4-bit weights, stored with 8 added."""
     a = same(np.int32(-8) * sum_x, BLOCK)
+    if SHORT_SUMS:  # 8 times two products of at most 15 and 128
+        b = no_pairs(BLOCK)
+        for k in range(r, r + GROUP // 2, 4):
+            m = quads(w, at, BLOCK)
+            b = pairs(b, quad(x, k, BLOCK), low_nibbles(m))
+            b = pairs(b, quad(x, k + GROUP // 2, BLOCK), high_nibbles(m))
+            at += _QUADS
+        return add(a, pairs_joined(b))
     for k in range(r, r + GROUP // 2, 4):
         m = quads(w, at, BLOCK)
         a = dot4_nibbles(a, quad(x, k, BLOCK), low_nibbles(m))
