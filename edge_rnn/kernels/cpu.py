@@ -86,7 +86,7 @@ def choose() -> Level:
     config: Any = numba.config  # read when Numba compiles its first function
     if wanted in LEVELS and config.DISABLE_JIT:
         return LEVELS[wanted]
-    if wanted in ("", can[0]):
+    if not wanted:
         return LEVELS[can[0]]
     if wanted not in can:
         raise RuntimeError(f"EDGE_RNN_CPU={wanted!r}: this processor can run {', '.join(can)}")
