@@ -11,11 +11,12 @@ from edge_rnn import reference
 from edge_rnn.graph import ACTS
 from edge_rnn.kernels import elementwise
 from tests.core.test_format import table
+from tests.effort import fewer
 
 STATED = {row[0].strip("`"): row[2] for row in table("Nodes", nth=1)} | {"linear": "none"}
 
 
-def floats(n: int = 1 << 18) -> np.ndarray:
+def floats(n: int) -> np.ndarray:
     """float32 numbers of every size, and more of them where activations bend."""
     rng = np.random.default_rng(0)
     anywhere = rng.integers(0, 1 << 32, n, dtype=np.uint64).astype(np.uint32).view(np.float32)
@@ -25,7 +26,7 @@ def floats(n: int = 1 << 18) -> np.ndarray:
     return x[-(len(x) // 16 * 16) :]
 
 
-X = floats()
+X = floats(fewer(1 << 18))
 
 
 def bound(act: str) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_rnn import Session, reference
@@ -49,6 +49,7 @@ from edge_rnn.validation import validate
 from tests.bits import digest
 from tests.core import models
 from tests.core.models import Random, gain, lru, lstm_with, min_gru, norm_gru
+from tests.effort import examples
 
 ROOT = Path(__file__).parents[2]
 T = 5
@@ -105,7 +106,7 @@ def test_no_kind_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("kind", SIZED)
-@settings(max_examples=6, deadline=None)
+@examples(6)
 @given(i=WIDTH, h=WIDTH, k=WIDTH, batch=st.integers(1, 4))
 def test_any_size_matches_the_reference(kind: str, i: int, h: int, k: int, batch: int) -> None:
     """With rows of other streams beside it, so that what stands in padding would show."""

@@ -183,6 +183,7 @@ def test_integers_compiled_are_the_numpy_meaning(name: str) -> None:
 
 
 @pytest.mark.jit
+@pytest.mark.timeout(300)  # compiles every kernel anew
 def test_no_fast_math_anywhere() -> None:
     """Of any flag that lets a compiler change a float's bits, none is in the code it is given."""
     Session(models.stack("int8 int8"))
