@@ -66,6 +66,7 @@ def test_a_session_does_not_load_the_limits() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize("weights", ["float32", "float16", "int8", "int8 int8", "int4 int16"])
 def test_each_layer_with_a_matrix_is_measured(weights: str) -> None:
     model = models.strided(weights)
@@ -97,6 +98,7 @@ def test_one_stream_takes_every_row_in_a_call() -> None:
     assert y.tobytes() == edge_rnn.Session(model).run("a", x[0]).tobytes()
 
 
+@pytest.mark.jit
 def test_bench_with_layers(tmp_path: Path) -> None:
     edge_rnn.save(models.stack("int8 int8"), tmp_path / "m.ernn")
     edge_rnn.save(models.single("softmax"), tmp_path / "none.ernn")

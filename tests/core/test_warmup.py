@@ -59,6 +59,7 @@ def cold(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, obje
     return folder, json.loads(done.stdout)
 
 
+@pytest.mark.jit
 def test_warmup_compiles_into_the_cache(cold: tuple[Path, dict[str, object]]) -> None:
     folder, report = cold
     assert isinstance(report["compiled"], list)
@@ -68,6 +69,7 @@ def test_warmup_compiles_into_the_cache(cold: tuple[Path, dict[str, object]]) ->
     assert report["bytes"] == sum(f.stat().st_size for f in kept.rglob("*") if f.is_file()) > 0
 
 
+@pytest.mark.jit
 def test_a_second_warmup_finds_everything(cold: tuple[Path, dict[str, object]]) -> None:
     folder, report = cold
     again = json.loads(command("warmup", "--json", cache=folder).stdout)
@@ -78,6 +80,7 @@ def test_a_second_warmup_finds_everything(cold: tuple[Path, dict[str, object]]) 
     assert str(report["folder"]) in text
 
 
+@pytest.mark.jit
 def test_after_a_warmup_no_session_compiles(cold: tuple[Path, dict[str, object]]) -> None:
     run = [sys.executable, "-c", SESSION]
     done = subprocess.run(
@@ -111,6 +114,7 @@ def test_other_commands_warn_in_one_line_and_work(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.jit
 def test_whoever_waits_at_a_terminal_is_told(tmp_path: Path) -> None:
     """Without a folder to keep them in, the kernels are compiled: stderr says so, once."""
     (tmp_path / "file").write_text("")
