@@ -4,6 +4,7 @@ judged here."""
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import edge_rnn
 from edge_rnn.cli import cli, layers
 from edge_rnn.graph import Conv1d, Dense, multiply_adds
 from edge_rnn.kernels import compile_cache
+from edge_rnn.kernels.cpu import LEVELS
 from edge_rnn.kernels.dots import FLIP
 from tests.core import models
 
@@ -46,6 +48,16 @@ def test_peaks_make_as_many_multiply_adds_as_they_say() -> None:
     y = room()
     assert limits.dot_peak(w, x, 5, y) == y.sum() > 0
     assert limits.fma_peak(w.astype(np.float32), x.astype(np.float32), 5, y) == y.sum() > 0
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("level", LEVELS)
+def test_peaks_of_every_level(level: str) -> None:
+    """With the JIT off, when any processor's kernels can run."""
+    name = test_peaks_make_as_many_multiply_adds_as_they_say.__name__
+    call = f"from tests.core import test_limits; test_limits.{name}()"
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "EDGE_RNN_CPU": level}
+    subprocess.run([sys.executable, "-c", call], cwd=ROOT, env=environment, check=True)
 
 
 @pytest.mark.skipif(not limits._ONE_ROW or limits._PAIRED, reason="another layout of the operands")

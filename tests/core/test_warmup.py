@@ -13,6 +13,7 @@ import pytest
 
 import edge_rnn
 from edge_rnn.cli import main
+from edge_rnn.kernels.cache import compiling
 from tests.core import models
 
 ROOT = Path(__file__).parents[2]
@@ -133,3 +134,10 @@ def test_whoever_waits_at_a_terminal_is_told(tmp_path: Path) -> None:
     assert said.count("compiling the kernels") == 1
     assert said.count(NO_FOLDER) == 1
     assert "Traceback" not in said
+
+
+def test_where_nothing_compiles_nothing_is_told() -> None:
+    told: list[str] = []
+    with compiling(told.append):
+        pass
+    assert told == []
