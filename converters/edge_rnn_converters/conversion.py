@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -16,11 +17,11 @@ from edge_rnn import reference
 from edge_rnn.errors import ModelError, UnsupportedError
 from edge_rnn.graph import F32, Feature, Matrix, Model, Provenance, tensors
 from edge_rnn.validation import validate
-from edge_rnn_converters import compare, keras_source, onnx_source
-from edge_rnn_converters.detect import detect
+from edge_rnn_converters import compare
+from edge_rnn_converters.detect import Format, detect
 from edge_rnn_converters.quantize import Precision
 from edge_rnn_converters.quantize import quantize as quantized
-from edge_rnn_converters.source import CannotRunError, Source, reading
+from edge_rnn_converters.source import CannotRunError, Options, Source, reading
 
 Check: TypeAlias = Literal["auto", "require", "skip"]
 Progress: TypeAlias = Callable[[str], None]
@@ -114,7 +115,7 @@ def convert_with_report(
     """As `convert`, with the report of what was checked; `progress` is told each stage."""
     path = Path(source)
     progress(f"reading {path.name}")
-    read = _read(path)
+    read = _read(path, Options())
     described = replace(
         read.model,
         features=_named(features),
@@ -132,10 +133,20 @@ def convert_with_report(
     return Conversion(compare.probed(model), report)
 
 
-def _read(path: Path) -> Source:
+_READERS: dict[Format, str] = {
+    "keras": "keras.source",
+    "keras-h5": "keras.source",
+    "onnx": "onnx.source",
+}
+"""The module that reads a format, imported when a file of it comes."""
+
+
+def _read(path: Path, options: Options) -> Source:
     form = detect(path)
+    reader = import_module(f"edge_rnn_converters.{_READERS[form]}")
     with reading(path.name):
-        return onnx_source.read(path) if form == "onnx" else keras_source.read(path, form)
+        source: Source = reader.read(path, form, options)
+    return source
 
 
 def _checked(

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -49,17 +50,37 @@ class Runner(Protocol):
         """x (T, I) -> the outputs the source has for it. Raises CannotRunError."""
 
 
+@dataclass(frozen=True, slots=True)
+class Regime:
+    """How the source was made to be used: on sequences of `window` steps, each from the initial
+    state (None: of any length); `ends`: it answers once, at a sequence's end."""
+
+    window: int | None = None
+    ends: bool = False
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
     """A trained model as read from its file: float32, not described, not yet checked.
 
-    `framework` is what the file says made it; `notes` what its user should know.
+    `framework` is what the file says made it; `notes` what its user should know. A model with nodes
+    that look ahead (see `edge_rnn.windows`) needs a window, the regime's or its user's.
     """
 
     model: Model
     framework: str
     notes: tuple[str, ...]
     run: Runner
+    regime: Regime = Regime()
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a reader may need to be told besides the file: `description`, a TOML file that says
+    what network the weights are of; `window`, the steps of a sequence where the file has none."""
+
+    description: Path | None = None
+    window: int | None = None
 
 
 _TRIPS = (

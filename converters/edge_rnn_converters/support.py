@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from edge_rnn_converters import gates
-from edge_rnn_converters.keras_layers import LAYERS
-from edge_rnn_converters.onnx_source import OPERATORS
+from edge_rnn_converters.keras.layers import LAYERS
+from edge_rnn_converters.onnx.source import OPERATORS
 from edge_rnn_converters.refused import (
     KERAS_REFUSED,
     KERAS_REFUSED_VALUES,

@@ -24,9 +24,9 @@ from edge_rnn_converters import (
     conversion,
     convert,
     convert_with_report,
-    keras_run,
 )
-from edge_rnn_converters.source import CannotRunError, SourceRun
+from edge_rnn_converters.keras import run as keras_run
+from edge_rnn_converters.source import CannotRunError, Options, SourceRun
 from tests.converters.keras_models import keras2_file
 from tests.converters.onnx_models import Graph, I, random
 from tests.converters.test_onnx import saved
@@ -117,8 +117,8 @@ def faked(
     """A source whose framework answers as changed, or (None) is not installed."""
     original = conversion._read
 
-    def read(path: Path) -> Any:
-        source = original(path)
+    def read(path: Path, options: Options) -> Any:
+        source = original(path, options)
 
         def run(x: np.ndarray) -> SourceRun:
             if change is None:
@@ -175,8 +175,8 @@ def test_a_runtime_that_disagrees_stops_the_conversion(
 def test_gates_in_the_wrong_order_do_not_pass(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = conversion._read
 
-    def read(path: Path) -> Any:
-        source = original(path)
+    def read(path: Path, options: Options) -> Any:
+        source = original(path, options)
         nodes = [swap(n) if isinstance(n, Gru) else n for n in source.model.nodes]
         return replace(source, model=replace(source.model, nodes=tuple(nodes)))
 

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from edge_rnn.errors import EdgeRnnError, ModelError, UnsupportedError
-from edge_rnn_converters import convert, keras_file
+from edge_rnn_converters import convert
 from edge_rnn_converters.detect import ACCEPTED, detect
+from edge_rnn_converters.keras import file as keras_file
 from tests.converters.keras_models import H, keras2_file, layers, made, recurrent_config
 from tests.converters.onnx_models import Graph, I
 from tests.converters.test_keras2 import weights

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edge_rnn_converters.onnx_source import OPERATORS
+from edge_rnn_converters.onnx.source import OPERATORS
 from edge_rnn_converters.refused import ONNX_CELL_REFUSED, ONNX_REFUSED
 from tests.converters.onnx_models import Graph, H, I, random
 from tests.converters.runtime import refusal

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from edge_rnn.graph import Act, Node
 from edge_rnn_converters import gates
-from edge_rnn_converters.onnx_moves import is_zero
-from edge_rnn_converters.onnx_trace import CellState, Op, Operators, Trace, as_stream, weights
-from edge_rnn_converters.onnx_values import Role, State, Stream, Value
+from edge_rnn_converters.onnx.moves import is_zero
+from edge_rnn_converters.onnx.trace import CellState, Op, Operators, Trace, as_stream, weights
+from edge_rnn_converters.onnx.values import Role, State, Stream, Value
 from edge_rnn_converters.refused import ONNX_CELL_REFUSED, UNKNOWN
 
 operator = Operators()

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from edge_rnn.errors import ModelError
 from edge_rnn.graph import F32, Act, Activation, Dense, Embedding, Matrix, Node, Scale, Softmax
 from edge_rnn_converters import gates
-from edge_rnn_converters.keras_graph import Layer
+from edge_rnn_converters.keras.graph import Layer
 from edge_rnn_converters.refused import KERAS_REFUSED, KERAS_REFUSED_VALUES, UNKNOWN
 
 EPSILON = 1e-7

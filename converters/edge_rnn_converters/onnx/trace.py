@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge_rnn.errors import ModelError, UnsupportedError
 from edge_rnn.graph import Node
-from edge_rnn_converters.onnx_values import (
+from edge_rnn_converters.onnx.values import (
     AxisError,
     Dim,
     Known,

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.graph import F32
-from edge_rnn_converters.onnx_file import GraphInput
-from edge_rnn_converters.onnx_values import Role
+from edge_rnn_converters.onnx.file import GraphInput
+from edge_rnn_converters.onnx.values import Role
 from edge_rnn_converters.source import CannotRunError, SourceRun, prefixes
 
 Layout: TypeAlias = tuple[Role | None, ...]

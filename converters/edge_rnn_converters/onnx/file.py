@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge_rnn.errors import MissingExtraError, UnsupportedError
 from edge_rnn_converters.detect import ACCEPTED
-from edge_rnn_converters.onnx_trace import Op
+from edge_rnn_converters.onnx.trace import Op
 from edge_rnn_converters.source import MAX_BYTES, refuse
 
 MAX_OPERATORS = 20_000

@@ -7,16 +7,16 @@ from pathlib import Path
 from edge_rnn.graph import Input, Model, Node, value_widths
 from edge_rnn_converters.detect import Format
 from edge_rnn_converters.fold import fold
-from edge_rnn_converters.keras_file import opened
-from edge_rnn_converters.keras_graph import Layer, chain
-from edge_rnn_converters.keras_layers import LAYERS, At, check
-from edge_rnn_converters.keras_run import KerasRunner
-from edge_rnn_converters.source import LAST_ONLY, WINDOW, Names, Source
+from edge_rnn_converters.keras.file import opened
+from edge_rnn_converters.keras.graph import Layer, chain
+from edge_rnn_converters.keras.layers import LAYERS, At, check
+from edge_rnn_converters.keras.run import KerasRunner
+from edge_rnn_converters.source import LAST_ONLY, WINDOW, Names, Options, Regime, Source
 
 _RECURRENT = ("SimpleRNN", "LSTM", "GRU")
 
 
-def read(path: Path, form: Format) -> Source:
+def read(path: Path, form: Format, options: Options) -> Source:
     """The model in a .keras file, or in an .h5 file of Keras 2 or 3.
 
     A last recurrent layer with return_sequences=False answers once, at a sequence's end; the
@@ -28,8 +28,9 @@ def read(path: Path, form: Format) -> Source:
     with opened(path, form) as file:
         shape, layers = _inputs(chain(file))
         model, notes = _build(shape, layers)
-        run = KerasRunner(path, file.version, shape[0], shape[1], any(map(_ends, layers)))
-    return Source(fold(model), f"keras {file.version}", notes, run)
+        regime = Regime(shape[1], any(map(_ends, layers)))
+        run = KerasRunner(path, file.version, shape[0], shape[1], regime.ends)
+    return Source(fold(model), f"keras {file.version}", notes, run, regime)
 
 
 def _inputs(layers: list[Layer]) -> tuple[list[int | None], list[Layer]]:

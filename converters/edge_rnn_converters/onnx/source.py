@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from edge_rnn.graph import Input, Model
-from edge_rnn_converters import onnx_cells, onnx_layers, onnx_moves
+from edge_rnn_converters.detect import Format
 from edge_rnn_converters.fold import fold
-from edge_rnn_converters.onnx_file import GraphInput, OnnxFile, load
-from edge_rnn_converters.onnx_run import Layout, OnnxRunner, StatePair
-from edge_rnn_converters.onnx_trace import Op, Trace
-from edge_rnn_converters.onnx_values import (
+from edge_rnn_converters.onnx import cells, layers, moves
+from edge_rnn_converters.onnx.file import GraphInput, OnnxFile, load
+from edge_rnn_converters.onnx.run import Layout, OnnxRunner, StatePair
+from edge_rnn_converters.onnx.trace import Op, Trace
+from edge_rnn_converters.onnx.values import (
     AxisError,
     Known,
     Opaque,
@@ -23,16 +24,16 @@ from edge_rnn_converters.onnx_values import (
     axis,
 )
 from edge_rnn_converters.refused import ONNX_REFUSED, UNKNOWN
-from edge_rnn_converters.source import LAST_ONLY, WINDOW, Source, reading, refuse
+from edge_rnn_converters.source import LAST_ONLY, WINDOW, Options, Regime, Source, reading, refuse
 
-OPERATORS = onnx_cells.operator.known | onnx_layers.operator.known | onnx_moves.operator.known
+OPERATORS = cells.operator.known | layers.operator.known | moves.operator.known
 """Every operator that converts."""
 
 _FOLLOWED = ("Identity", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Slice", "Gather", "Split",
              "Concat", "Cast", "Expand")  # fmt: skip
 
 
-def read(path: Path) -> Source:
+def read(path: Path, form: Format, options: Options) -> Source:
     """The model in an .onnx file.
 
     A graph that takes its recurrent state as inputs and returns it as outputs becomes a model
@@ -64,7 +65,10 @@ def read(path: Path) -> Source:
         last_only=result.last,
         carries=all(cell.initial is not None for cell in trace.cells),
     )
-    return Source(fold(model), file.framework, _notes(file, output, result, run.steps, states), run)
+    window = run.steps if run.steps is not None and run.steps > 1 else None
+    regime = Regime(window, result.last)
+    notes = _notes(file, output, result, run.steps, states)
+    return Source(fold(model), file.framework, notes, run, regime)
 
 
 def _enter(trace: Trace, file: OnnxFile) -> GraphInput:
@@ -96,8 +100,8 @@ def _enter(trace: Trace, file: OnnxFile) -> GraphInput:
 def _state_inputs(file: OnnxFile) -> set[str]:
     """The graph inputs that reach a cell's initial state through moves of their elements."""
     maker = {name: op for op in file.operators for name in op.outputs}
-    cells = (op for op in file.operators if op.kind in onnx_cells.operator.known)
-    todo = [name for cell in cells for name in cell.inputs[5:7]]
+    recurrent = (op for op in file.operators if op.kind in cells.operator.known)
+    todo = [name for op in recurrent for name in op.inputs[5:7]]
     found: set[str] = set()
     while todo:
         name = todo.pop()

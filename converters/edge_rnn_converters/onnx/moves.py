@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn_converters import onnx_values as axes
-from edge_rnn_converters.onnx_trace import Op, Operators, Trace, constant
-from edge_rnn_converters.onnx_values import (
+from edge_rnn_converters.onnx import values as axes
+from edge_rnn_converters.onnx.trace import Op, Operators, Trace, constant
+from edge_rnn_converters.onnx.values import (
     AxisError,
     Filled,
     Known,

@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from edge_rnn.graph import F32, Act, Activation, Dense, Embedding, Matrix, Scale, Softmax
 from edge_rnn_converters import gates
-from edge_rnn_converters.onnx_moves import pick
-from edge_rnn_converters.onnx_trace import Op, Operators, Trace, as_stream, constant, weights
-from edge_rnn_converters.onnx_values import Filled, Known, Opaque, State, Stream, Value, with_dims
+from edge_rnn_converters.onnx.moves import pick
+from edge_rnn_converters.onnx.trace import Op, Operators, Trace, as_stream, constant, weights
+from edge_rnn_converters.onnx.values import Filled, Known, Opaque, State, Stream, Value, with_dims
 
 operator = Operators()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from edge_rnn.errors import ModelError, UnsupportedError
 from edge_rnn.graph import F32
-from edge_rnn_converters.keras_file import Json, KerasFile
+from edge_rnn_converters.keras.file import Json, KerasFile
 from edge_rnn_converters.source import refuse
 
 _LINEAR = "convert a model whose layers form one chain, from one input to one output"

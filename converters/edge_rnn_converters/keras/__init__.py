@@ -1,0 +1,1 @@
+"""Keras and TensorFlow models, from their files alone."""

@@ -1,0 +1,1 @@
+"""ONNX models, and the symbolic execution of graphs of tensors."""
