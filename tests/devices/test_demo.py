@@ -60,7 +60,11 @@ def test_every_message_is_answered_in_order_and_mostly_right(tmp_path: Path) -> 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_is_left_behind(number: signal.Signals) -> None:
     process = subprocess.Popen(
-        [*COMMAND, "--seconds", "0", "--json"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*COMMAND, "--seconds", "0", "--json"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # A shell starts what it runs in the background with SIGINT ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     started: set[int] = set()
     while len(started) < 3 and process.poll() is None:  # broker, daemon, simulator
