@@ -9,12 +9,10 @@ and Numba's code is taken before this machine's code is made of it. This leans o
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -25,27 +23,19 @@ from numba import njit, types
 from numba.core import codegen
 from numba.core.cpu import CPUContext
 
-ROOT = Path(__file__).parents[2]
-TRIPLES = {"x86_64": "x86_64-unknown-linux-gnu", "aarch64": "aarch64-unknown-linux-gnu"}
+from tests.core.cross import TRIPLES, pretend
+
 MULTIPLY_ADDS = {
     "sdot": 16, "smull": 8, "smull2": 8, "smlal": 8, "smlal2": 8,
     "vpdpbusd zmm": 64, "vpdpbusd ymm": 32, "vpmaddubsw ymm": 32, "vpmaddwd ymm": 16,
 }  # fmt: skip
 
 
-def pretend(level: str) -> Any:
-    """Make the kernels believe that this processor is of the level."""
-    path = ROOT / "edge_rnn/kernels/cpu.py"
-    spec = importlib.util.spec_from_file_location("edge_rnn.kernels.cpu", path)
-    assert spec is not None and spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    module.LEVEL = module.LEVELS[level]
-    codegen.JITCodeLibrary._finalize_specific = lambda self: None  # keep LLVM's code, emit none
+def keep_code() -> None:
+    """Have Numba keep LLVM's code and make no machine code of it."""
+    codegen.JITCodeLibrary._finalize_specific = lambda self: None
     codegen.JITCodeLibrary.get_pointer_to_function = lambda self, name: 1
     CPUContext.get_executable = lambda self, library, descriptor, environment: [].append
-    return module.LEVEL
 
 
 def tiles(products: ModuleType, level: Any) -> dict[str, tuple[Any, Any]]:
@@ -161,6 +151,7 @@ def multiply_adds(body: list[str]) -> int:
 def main(level: str, cpu: str) -> None:
     """Print {tile: {instructions, multiply_adds, on_stack}}."""
     chosen = pretend(level)
+    keep_code()
     from edge_rnn.kernels import products
 
     llvm.initialize_all_targets()
