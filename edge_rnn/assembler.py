@@ -14,6 +14,9 @@ from edge_rnn.kernels import (
     BLOCK,
     EACH,
     FLIP,
+    FROM_SCRATCH,
+    FROM_STATE,
+    FROM_WINDOWS,
     LENGTHS,
     PARTIALS,
     Format,
@@ -52,6 +55,16 @@ _INTEGER = {f: a for (_, a), f in _FORMATS.items() if a != "float32"}
 _FOUR_BIT = (Format.INT4_INT8, Format.INT4_INT16)
 
 
+def _integer_words(n: int, format: Format) -> int:
+    """Words that n numbers take as the format's integers, their unit in front; 0 if as floats."""
+    if format not in _INTEGER:
+        return 0
+    each = GROUP if format in _FOUR_BIT else EACH
+    groups = -(-n // each) * (2 if _INTEGER[format] == "int16" else 1)
+    words = groups * each // 4 + (groups if format in _FOUR_BIT else 0)
+    return round_up(PAD + words + PAD, PAD)
+
+
 @dataclass(frozen=True, slots=True)
 class Vector:
     """Where a product's operand lies: `width` numbers at `at` in the scratch or the state, of a
@@ -61,6 +74,24 @@ class Vector:
     width: int
     bound: float = 0.0
     in_state: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A matrix as products read it: operands of MATVEC, and how many `columns` it has."""
+
+    rows: int
+    K: int
+    columns: int
+    format: Format
+    weights: int
+    scale: int
+    bias: int
+    start: int
+
+
+_MOST_WINDOWS, _WINDOW_WORDS = 32, 1 << 13
+"""Windows that share a load of weights, unless their rooms get longer than this many words."""
 
 
 @dataclass(slots=True)
@@ -81,6 +112,7 @@ class Assembler:
     floats: list[F32] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=lambda: {"int8s": 0, "halves": 0, "floats": 0})
     scratch: int = 0
+    windows: int = 0
     state: int = 0
     words: list[NDArray[np.int64]] = field(default_factory=list)
     values: dict[str, int] = field(default_factory=dict)
@@ -123,6 +155,39 @@ class Assembler:
         self, w: Matrix, H: int, x: Vector, dst: int, bias: F32 | None, activations: str
     ) -> None:
         """dst = w x + bias, or dst += w x without a bias; rows come in gates of H."""
+        packed = self._packed(w, H, bias, activations)
+        if packed.format in _INTEGER:
+            src, unit = self._quantized(x, packed.format)
+            self._multiply(packed, src, dst, unit, FROM_SCRATCH)
+        else:
+            self._multiply(packed, x.at, dst, 0, FROM_STATE if x.in_state else FROM_SCRATCH)
+
+    def convolve(
+        self, w: Matrix, x: Vector, step: int, count: int, dst: int, bias: F32, activations: str
+    ) -> None:
+        """dst = w x_k + bias side by side, x_k the `count` windows that begin `step` words apart.
+
+        Windows are to the kernels what other streams' rows are: many share a load of weights.
+        """
+        N = len(w.data)
+        packed = self._packed(w, N, bias, activations)
+        integers = _integer_words(packed.columns, packed.format)
+        room = integers + packed.rows
+        most = max(1, min(count, _MOST_WINDOWS, _WINDOW_WORDS // room))
+        self.windows = max(self.windows, most)
+        unit = self.scratch_room(most * room)
+        sums, fixed = unit + integers, self.put("floats", np.array([x.bound], np.float32))
+        for first in range(0, count, most):
+            src, n = x.at + first * step, min(most, count - first)
+            self.emit(Op.WINDOWS, n, step, room)
+            if integers:
+                quantized = (unit + PAD, unit, fixed, FROM_WINDOWS, packed.format)
+                self.emit(Op.QUANTIZE, packed.columns, src, *quantized)
+                src = unit + PAD
+            self._multiply(packed, src, sums, unit, FROM_WINDOWS)
+            self.emit(Op.COLLECT, N, sums, dst + first * N, room, n)
+
+    def _packed(self, w: Matrix, H: int, bias: F32 | None, activations: str) -> Packed:
         data = pad_gates(w.data, H)
         kind = "int4" if w.four_bit else str(data.dtype)
         format = _FORMATS[kind, activations]
@@ -130,11 +195,13 @@ class Assembler:
         scale = -1
         if w.scale is not None and not w.four_bit:
             scale = self.put("floats", pad_gates(w.scale, H), BLOCK)
-        src, unit = (x.at, 0) if format not in _INTEGER else self._quantized(x, format)
         base = ADD if bias is None else self.put("floats", pad_gates(bias, H), BLOCK)
-        in_state = int(x.in_state and format not in _INTEGER)
         rows = round_up(len(data), BLOCK)
-        self.emit(Op.MATVEC, rows, K, src, dst, format, weights, scale, base, unit, start, in_state)
+        return Packed(rows, K, w.data.shape[1], format, weights, scale, base, start)
+
+    def _multiply(self, w: Packed, src: int, dst: int, unit: int, source: int) -> None:
+        places = (w.weights, w.scale, w.bias, unit, w.start, source)
+        self.emit(Op.MATVEC, w.rows, w.K, src, dst, w.format, *places)
 
     def _weights(
         self, w: Matrix, data: NDArray[Any], format: Format, H: int
@@ -163,12 +230,9 @@ class Assembler:
         key = (x.at, x.in_state, format)
         if key in self.integers:
             return self.integers[key]
-        each, wide = (GROUP if format in _FOUR_BIT else EACH), _INTEGER[format] == "int16"
-        groups = -(-x.width // each) * (2 if wide else 1)
-        words = groups * each // 4 + (groups if format in _FOUR_BIT else 0)
-        unit = self.scratch_room(PAD + words + PAD)
+        unit = self.scratch_room(_integer_words(x.width, format))
         fixed = self.put("floats", np.array([x.bound], np.float32))
-        place = int(x.in_state)
+        place = FROM_STATE if x.in_state else FROM_SCRATCH
         self.emit(Op.QUANTIZE, x.width, x.at, unit + PAD, unit, fixed, place, format)
         self.integers[key] = unit + PAD, unit
         return self.integers[key]

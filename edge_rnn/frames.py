@@ -62,13 +62,13 @@ class FrameConv(Node):
 
     def sizes(self, *widths: int) -> dict[str, int]:
         """K = kernel C, O = positions N. Raises ModelError where the width doesn't fit."""
-        columns = self.w.data.shape[1]
-        if columns % self.kernel:
+        columns = self.w.data.size // max(1, self.b.size)
+        if not columns or columns % self.kernel:
             raise ModelError(
                 f"node {self.name!r}: w has {columns} columns for a kernel of {self.kernel}"
             )
         n = positions(self, widths[0], columns // self.kernel, self.kernel, self.stride)
-        return {"I": widths[0], "K": columns, "O": n * len(self.b)}
+        return {"I": widths[0], "K": columns, "O": n * self.b.size}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edge_rnn.cells import CoupledLstm, Lru, MinGru, NormGru, NormLstm
 from edge_rnn.errors import ModelError
+from edge_rnn.frames import FrameConv, FramePool, Take
 from edge_rnn.layers import Add, Concat, Conv1d, Multiply, Pool, Slice
 from edge_rnn.nodes import (
     ACTS,
@@ -59,6 +60,8 @@ __all__ = [
     "Dense",
     "Embedding",
     "Feature",
+    "FrameConv",
+    "FramePool",
     "Gru",
     "Input",
     "L2Norm",
@@ -83,6 +86,7 @@ __all__ = [
     "Schedule",
     "Slice",
     "Softmax",
+    "Take",
     "attributes",
     "bound",
     "bounds",
@@ -106,6 +110,7 @@ NODES: dict[str, type[Node]] = {
         *(Add, Multiply, Concat, Slice, Conv1d, Pool),
         *(CoupledLstm, NormLstm, NormGru, MinGru, Lru),
         *(LayerNorm, RmsNorm, L2Norm, LogSoftmax, PRelu),
+        *(Take, FrameConv, FramePool),
     )
 }
 
@@ -232,7 +237,7 @@ def bound(node: Node, of_input: float = 0.0) -> float:
     `of_input` is its input's. A recurrent cell's is also that of its h.
     """
     match node:
-        case Rnn() | Dense() | Conv1d() | Activation() if node.act in _RANGES:
+        case Rnn() | Dense() | Conv1d() | FrameConv() | Activation() if node.act in _RANGES:
             return _RANGES[node.act]
         case Lstm(projection=None):
             return product_bound(node)
@@ -240,7 +245,7 @@ def bound(node: Node, of_input: float = 0.0) -> float:
             return _RANGES.get(node.candidate, 0.0)
         case Softmax():
             return 1.0
-        case Slice() | Pool() | Activation(act="linear"):
+        case Slice() | Pool() | Take() | FramePool() | Activation(act="linear"):
             return of_input
     return 0.0
 
@@ -295,11 +300,12 @@ def state_tensors(model: Model) -> list[tuple[str, str, int]]:
     ]
 
 
-def multiply_adds(node: Node) -> int:
-    """Multiply-adds of one step of the node's matrix products."""
+def multiply_adds(node: Node, widths: Mapping[str, int]) -> int:
+    """Multiply-adds of one step of the node's matrix products, from the widths of all values."""
     if isinstance(node, Embedding):
         return 0
-    return sum(int(t.data.size) for _, _, t in tensors(node) if isinstance(t, Matrix))
+    times = widths[node.name] // len(node.b) if isinstance(node, FrameConv) else 1
+    return times * sum(int(t.data.size) for _, _, t in tensors(node) if isinstance(t, Matrix))
 
 
 def digest(model: Model) -> str:

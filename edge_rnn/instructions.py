@@ -16,6 +16,8 @@ from edge_rnn.graph import (
     CoupledLstm,
     Dense,
     Embedding,
+    FrameConv,
+    FramePool,
     Gru,
     L2Norm,
     LayerNorm,
@@ -35,6 +37,7 @@ from edge_rnn.graph import (
     Scale,
     Slice,
     Softmax,
+    Take,
     bound,
     product_bound,
     reads,
@@ -323,3 +326,23 @@ def _(node: LogSoftmax, asm: Assembler, dims: dict[str, int], x: Vector, dst: in
 def _(node: PRelu, asm: Assembler, dims: dict[str, int], x: Vector, dst: int) -> None:
     slope = asm.put("floats", node.slope, PAD)
     asm.emit(Op.PRELU, round_up(dims["I"], PAD), x.at, dst, slope)
+
+
+@assemble.register
+def _(node: Take, asm: Assembler, dims: dict[str, int], x: Vector, dst: int) -> None:
+    asm.emit(Op.TAKE, dims["N"], x.at, dst, asm.put("floats", node.places))
+
+
+@assemble.register
+def _(node: FrameConv, asm: Assembler, dims: dict[str, int], x: Vector, dst: int) -> None:
+    step = node.stride * dims["K"] // node.kernel
+    count = dims["O"] // dims["N"]
+    asm.convolve(node.w, x, step, count, dst, node.b, node.activations)
+    asm.activate(node.act, round_up(dims["O"], PAD), dst)
+
+
+@assemble.register
+def _(node: FramePool, asm: Assembler, dims: dict[str, int], x: Vector, dst: int) -> None:
+    C, average = node.channels, int(node.kind == "average")
+    count = dims["O"] // C
+    asm.emit(Op.FRAME_POOL, C, x.at, dst, node.kernel, node.stride, average, count)

@@ -41,6 +41,10 @@ Act: TypeAlias = Literal[
     "exponential",
     "log_sigmoid",
     "min_gru",
+    "sqrt",
+    "square",
+    "abs",
+    "log",
 ]
 """Element-wise activations; `docs/format.md` has the equation of each, `reference.activate` the
 code. What frameworks call by one name has two here where it differs: the hard sigmoids by up to

@@ -19,7 +19,8 @@ class Program:
 
     `code` int64, `int8s`, `halves` (float16 as int16) and `floats` the arenas of weights and
     parameters, `vocabularies` (embeddings, 2) the input column and size of each, widths in float32
-    words; `state_words` are the places in a stream's state that are not padding.
+    words; `state_words` are the places in a stream's state that are not padding, `windows` the most
+    windows of a row that a product reads at once.
     """
 
     code: NDArray[np.int64]
@@ -32,6 +33,7 @@ class Program:
     state_width: int
     state_words: NDArray[np.int64]
     scratch_width: int
+    windows: int
 
 
 def compile_model(model: Model) -> Program:
@@ -75,4 +77,5 @@ def _link(asm: Assembler, model: Model, columns: dict[str, int], output_width: i
         state_width=asm.state,
         state_words=np.concatenate([np.zeros(0, np.int64), *asm.words]),
         scratch_width=asm.scratch,
+        windows=asm.windows,
     )

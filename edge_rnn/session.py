@@ -70,6 +70,7 @@ class Session:
         self._room = (
             np.zeros((rows, p.scratch_width), np.float32),
             np.zeros((2 * PLACES, rows), np.int64),
+            np.zeros((2, rows * p.windows), np.int64),
         )
         slab, table = self._store.slab, self._store.table
         weights = (p.code, p.int8s, p.halves, p.floats, p.vocabularies)

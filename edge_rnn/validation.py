@@ -23,6 +23,7 @@ from edge_rnn.graph import (
     Node,
     Probe,
     Schedule,
+    Take,
     attributes,
     output_digest,
     reads,
@@ -58,6 +59,8 @@ def validate(model: Model) -> None:
         _check_formats(node)
         if isinstance(node, Embedding):
             _check_embedding(model, node)
+        if isinstance(node, Take):
+            _check_places(node, widths[node.input])
     _check_descriptions(model, widths)
     if model.probe is not None:
         _check_probe(model, model.probe, schedule)
@@ -186,6 +189,15 @@ def _check_embedding(model: Model, node: Embedding) -> None:
     if {i.name: i.width for i in model.inputs}.get(node.input) != 1:
         raise ModelError(
             f"node {node.name!r}: an embedding reads a model input of width 1, not {node.input!r}"
+        )
+
+
+def _check_places(node: Take, width: int) -> None:
+    wrong = (node.places != np.floor(node.places)) | (node.places < -1) | (node.places >= width)
+    if wrong.any():
+        raise ModelError(
+            f"node {node.name!r}: places has {node.places[wrong][0]}, expected whole numbers from "
+            f"-1 to {width - 1}"
         )
 
 

@@ -82,7 +82,7 @@ def _layer(node: Node, widths: dict[str, int]) -> Layer:
         parameters=sum(int(t.data.size if isinstance(t, Matrix) else t.size) for t in parts),
         bytes=sum(int(t.nbytes) for t in parts),
         state_bytes=4 * sum(dims[symbol] for symbol in node.STATE.values()),
-        multiply_adds=multiply_adds(node),
+        multiply_adds=multiply_adds(node, widths),
         attributes=attributes(node),
     )
 

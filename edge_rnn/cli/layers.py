@@ -54,7 +54,7 @@ def measure(model: Model, batch: int, seconds: float, rounds: int = ROUNDS) -> l
     return [
         _layer(node, single(node, widths[node.input]), batch, seconds, rounds)
         for node in model.nodes
-        if multiply_adds(node)
+        if multiply_adds(node, widths)
     ]
 
 
@@ -75,7 +75,8 @@ def _layer(node: Node, model: Model, batch: int, seconds: float, rounds: int) ->
     share = 1 / model.schedule.period
     one, read, call, most = medians(turns, seconds, rounds).T
     read_us = read / bytes_read * weight_bytes(model) * share
-    rate, most_rate = multiply_adds(node) * share * batch / call, work / most
+    multiplied = multiply_adds(node, value_widths(model)) * share * batch
+    rate, most_rate = multiplied / call, work / most
     return Layer(
         name=node.name,
         op=node.OP,

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.graph import F32, Embedding, Model, multiply_adds
+from edge_rnn.graph import F32, Embedding, Model, multiply_adds, value_widths
 from edge_rnn.session import Session
 
 Step: TypeAlias = Callable[[F32], F32]
@@ -192,5 +192,6 @@ def _timing(model: Model, batch: int, turns: Sequence[Sequence[float]]) -> Timin
     spent: NDArray[np.float64] = np.concatenate([np.array(t) for t in turns])
     p50, p99 = (float(p) for p in np.percentile(spent, [50, 99]))
     rate = batch / p50
-    work = sum(multiply_adds(n) for n in model.nodes)
+    widths = value_widths(model)
+    work = sum(multiply_adds(n, widths) for n in model.nodes)
     return Timing(batch, len(spent), p50 * 1e6, p99 * 1e6, rate, rate * work)

@@ -11,7 +11,15 @@ announce()
 with compile_cache():
     from edge_rnn.kernels.dots import FLIP
     from edge_rnn.kernels.norms import PARTIALS
-    from edge_rnn.kernels.opcodes import ADD, LENGTHS, PLACES, Op
+    from edge_rnn.kernels.opcodes import (
+        ADD,
+        FROM_SCRATCH,
+        FROM_STATE,
+        FROM_WINDOWS,
+        LENGTHS,
+        PLACES,
+        Op,
+    )
     from edge_rnn.kernels.products import BLOCK, EACH, Format, pack, pack_nibbles
     from edge_rnn.kernels.quantizing import LIMITS
     from edge_rnn.kernels.runner import (
@@ -31,6 +39,9 @@ __all__ = [
     "BLOCK",
     "EACH",
     "FLIP",
+    "FROM_SCRATCH",
+    "FROM_STATE",
+    "FROM_WINDOWS",
     "LENGTHS",
     "LEVEL",
     "LIMITS",

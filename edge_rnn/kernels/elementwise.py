@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from edge_rnn.graph import ACTS, F32
-from edge_rnn.kernels.integers import ROUND, add, bits, from_bits, shift_up
+from edge_rnn.kernels.integers import ROUND, add, bits, from_bits, same, shift, shift_up, to_float
 from edge_rnn.kernels.jit import kernel
-from edge_rnn.kernels.simd import LANES, fma, less, load, select, splat, store
+from edge_rnn.kernels.simd import LANES, fma, less, load, select, splat, sqrt, store
 
 LINEAR, RELU, RELU6, TANH, SIGMOID, SOFTSIGN, SILU, HARD_KERAS2, HARD_RELU6 = range(9)
 ELU, SELU, GELU, GELU_TANH, SOFTPLUS, MISH, HARD_SWISH, HARD_TANH = range(9, 17)
-EXPONENTIAL, LOG_SIGMOID, MIN_GRU = range(17, len(ACTS))
+EXPONENTIAL, LOG_SIGMOID, MIN_GRU, SQRT, SQUARE, ABS, LOG = range(17, len(ACTS))
 
 _0, _HALF, _1, _2, _3, _6 = (np.float32(v) for v in (0.0, 0.5, 1.0, 2.0, 3.0, 6.0))
 _FIFTH, _SIXTH = np.float32(0.2), np.float32(1 / 6)
@@ -75,6 +75,8 @@ _L8, _L7, _L6, _L5, _L4, _L3, _L2, _L1, _L0 = (
         3.3333331174e-1,
     )
 )
+_NORMAL, _TWO_25, _25, _NAN = (np.float32(v) for v in (2.0**-126, 2.0**25, 25.0, np.nan))
+_MINUS_SQRT_HALF = np.int32(-0x3F3504F3)
 _SELU, _SELU_ALPHA = np.float32(1.0507009873554805), np.float32(1.6732632423543772)
 _GELU_1, _GELU_3 = np.float32(1.5957691216057308), np.float32(0.07135481627)
 _Q_K, _Q_END = np.float32(0.3), np.float32(15)
@@ -178,12 +180,32 @@ def log1p(x: F32) -> F32:
     """log(1 + x) of a vector where 0 <= x <= 1, within 3 ulp: Cephes' `logf` about 1 or 2."""
     near = less(x, splat(_SQRT2_1))
     f = select(near, x, splat(_HALF) * (x - splat(_1)))
+    y = _log_near_1(f, splat(_0))
+    return select(near, y, y + splat(_LN2))
+
+
+@kernel
+def log(x: F32) -> F32:
+    """log x of a vector, within 1 ulp; NaN where x < 0. x = 2^n m, m from sqrt 1/2 to sqrt 2."""
+    small = less(x, splat(_NORMAL))
+    c = select(small, x * splat(_TWO_25), x)
+    k = to_float(shift(add(bits(c), same(_MINUS_SQRT_HALF, LANES)), 23))
+    m = scale2(c, splat(_0) - k)
+    n = select(small, k - splat(_25), k)
+    y = fma(n, splat(_LN2_HIGH), _log_near_1(m - splat(_1), n * splat(_LN2_LOW)))
+    y = select(less(splat(_0), x), y, splat(-_INFINITY))
+    y = select(less(x, splat(_0)), splat(_NAN), y)
+    return select(less(x, splat(_INFINITY)), y, x)
+
+
+@kernel
+def _log_near_1(f: F32, more: F32) -> F32:
+    """log(1 + f) + more where 1 + f lies from sqrt 1/2 to sqrt 2, Cephes' polynomial."""
     p = fma(fma(fma(splat(_L8), f, splat(_L7)), f, splat(_L6)), f, splat(_L5))
     p = fma(fma(fma(p, f, splat(_L4)), f, splat(_L3)), f, splat(_L2))
     p = fma(fma(p, f, splat(_L1)), f, splat(_L0))
     z = f * f
-    y = f + fma(p * f, z, splat(-_HALF) * z)
-    return select(near, y, y + splat(_LN2))
+    return f + fma(p * f, z, fma(splat(-_HALF), z, more))
 
 
 @kernel
@@ -285,6 +307,14 @@ def _other(act: int, x: F32) -> Any:
         return clip(x, -_1, _1)
     if act == EXPONENTIAL:
         return exp(x)
+    if act == SQRT:
+        return sqrt(x)
+    if act == SQUARE:
+        return x * x
+    if act == ABS:
+        return size(x)
+    if act == LOG:
+        return log(x)
     return select(less(x, splat(_0)), sigmoid(x), x + splat(_HALF))
 
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from edge_rnn.graph import F32
 from edge_rnn.kernels.cells import copy
 from edge_rnn.kernels.jit import kernel
-from edge_rnn.kernels.opcodes import PLACES, STEP, Op
+from edge_rnn.kernels.opcodes import PLACES, SCRATCH, STEP, Op
 from edge_rnn.kernels.simd import LANES, fma, load, splat, store
 
-_COPY, _SUM, _PRODUCT, _PUSH, _TAPS, _DEPTHWISE, _POOL = (
-    int(o) for o in (Op.COPY, Op.SUM, Op.PRODUCT, Op.PUSH, Op.TAPS, Op.DEPTHWISE, Op.POOL)
+_COPY, _SUM, _PRODUCT, _PUSH, _TAPS, _DEPTHWISE, _POOL, _COLLECT, _TAKE, _FRAME_POOL = (
+    int(o) for o in list(Op)[Op.COPY : Op.KEEP]
 )
 _0 = np.float32(0)
 
@@ -43,6 +43,19 @@ def select_rows(places: I64, first: int, period: int) -> int:
                 places[PLACES + j, count] = places[j, i]
             count += 1
     return count
+
+
+@kernel
+def spread_windows(rows: I64, count: int, step: int, room: int, windows: I64) -> int:
+    """Fill in where each of `count` windows of every row begins, and its own room; returns how many
+    these are. `windows` is (2, windows): rooms and beginnings."""
+    n = 0
+    for i in range(rows.shape[1]):
+        for k in range(count):
+            windows[0, n] = rows[SCRATCH, i] + k * room
+            windows[1, n] = rows[SCRATCH, i] + k * step
+            n += 1
+    return n
 
 
 @kernel
@@ -82,6 +95,13 @@ def layer(op: int, a: I64, int8s: I8, p: F32, h: F32, t: int, s: F32, r: int, n:
             _depthwise(a, p, p, -1, s, r)
     elif op == _POOL:
         _pool(a, h, t + a[1], s, r + a[2], (n - a[4]) // a[5])
+    elif op == _COLLECT:
+        for k in range(a[4]):
+            copy(s, r + a[1] + k * a[3], s, r + a[2] + k * a[0], a[0])
+    elif op == _TAKE:
+        _take(a, p, s, r + a[1], r + a[2])
+    elif op == _FRAME_POOL:
+        _frame_pool(a, s, r + a[1], r + a[2])
 
 
 @kernel
@@ -116,13 +136,43 @@ def _pool(a: I64, h: F32, ring: int, s: F32, dst: int, now: int) -> None:
     count = min(now + 1, entries)
     copy(h, ring + (now + 1 - count) % entries * n, s, dst, n)
     for age in range(count - 2, -1, -1):
-        entry = ring + (now - age) % entries * n
-        for i in range(n):
-            x, y = h[entry + i], s[dst + i]
-            if a[6]:
-                s[dst + i] = y + x
-            elif x > y or x != x:  # NaN stays
-                s[dst + i] = x
+        _merge(h, ring + (now - age) % entries * n, s, dst, n, a[6])
     if a[6]:
-        for i in range(n):
-            s[dst + i] = s[dst + i] / np.float32(count)
+        _divide(s, dst, n, count)
+
+
+@kernel
+def _merge(x: F32, i: int, y: F32, j: int, n: int, average: int) -> None:
+    """The sums or the maxima of n numbers of x and of y, left in y."""
+    for k in range(n):
+        v, so_far = x[i + k], y[j + k]
+        if average:
+            y[j + k] = so_far + v
+        elif v > so_far or v != v:  # NaN stays
+            y[j + k] = v
+
+
+@kernel
+def _divide(y: F32, j: int, n: int, count: int) -> None:
+    for k in range(n):
+        y[j + k] = y[j + k] / np.float32(count)
+
+
+@kernel
+def _take(a: I64, p: F32, s: F32, src: int, dst: int) -> None:
+    for j in range(a[0]):
+        place = np.int64(p[a[3] + j])
+        s[dst + j] = s[src + place] if place >= 0 else _0
+
+
+@kernel
+def _frame_pool(a: I64, s: F32, src: int, dst: int) -> None:
+    """Maximum or mean of each window of positions of n channels, from the first to the last."""
+    n, kernel, stride, average, count = a[0], a[3], a[4], a[5], a[6]
+    for k in range(count):
+        x, y = src + k * stride * n, dst + k * n
+        copy(s, x, s, y, n)
+        for j in range(1, kernel):
+            _merge(s, x + j * n, s, y, n, average)
+        if average:
+            _divide(s, y, n, kernel)

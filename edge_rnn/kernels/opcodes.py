@@ -1,10 +1,10 @@
 """The program's instructions. Each is an opcode and its operands, int64, in one flat array.
 
 Spaces: `s` scratch float32, `h` the stream's state float32, `p` parameters float32,
-`q` int8 weights. An operand `x: s` is an offset in the row's scratch, `in h?` says that the source
-lies in the state. K counts inputs, groups of four in integer formats, or groups of 32 of int4.
-`scale` is negative where weights have no scale a row; `start` is where the sums of flipped
-activations begin (int32 in p), or the scales of int4's groups.
+`q` int8 weights. An operand `x: s` is an offset in the row's scratch, `from` says whether a source
+is one in the scratch, the state or each window. K counts inputs, groups of four in integer formats,
+or groups of 32 of int4. `scale` is negative where weights have no scale a row; `start` is where the
+sums of flipped activations begin (int32 in p), or the scales of int4's groups.
 """
 
 from enum import IntEnum
@@ -17,8 +17,8 @@ class Op(IntEnum):
     END = 0  # []
     LOAD = 1  # [n, column of x, dst: s]
     STORE = 2  # [n, src: s, column of y]
-    MATVEC = 3  # [N, K, src, dst: s, format, w, scale: p, bias: p or ADD, unit: s, start, in h?]
-    QUANTIZE = 4  # [n, src, dst: s, unit: s, fixed: p, in h?, format]
+    MATVEC = 3  # [N, K, src, dst: s, format, w, scale: p, bias: p or ADD, unit: s, start, from]
+    QUANTIZE = 4  # [n, src, dst: s, unit: s, fixed: p, from, format]
     RNN = 5  # [P, g: s, h: h, act, dst: s]
     LSTM = 6  # [P, g: s, h: h, c: h, gate, cell, hidden, dst: s]
     GRU_AFTER = 7  # [P, g: s, u: s, h: h, gate, candidate, dst: s]
@@ -26,28 +26,32 @@ class Op(IntEnum):
     GRU_BLEND = 9  # [P, g: s, h: h, candidate, dst: s]
     EMIT = 10  # [first, period]: of the outputs; comes first
     SCHEDULE = 11  # [first, period]: what follows runs at these steps only
-    COPY_STATE = 12  # [n, src: h, dst: s]
-    ACTIVATE = 13  # [P, src: s, dst: s, act]
-    SOFTMAX = 14  # [n, src: s, dst: s, sums: s]
-    SCALE = 15  # [n, src: s, dst: s, offset: p, scale: p, shift: p]
-    EMBED = 16  # [D, src: s, dst: s, int8?, table: q or p, scale: p]
-    COPY = 17  # [n, src: s, dst: s]
-    SUM = 18  # [P, a: s, b: s, dst: s]
-    PRODUCT = 19  # [P, a: s, b: s, dst: s]
-    PUSH = 20  # [n, src: s, ring: h, entries, first, period]
-    TAPS = 21  # [n, ring: h, dst: s, entries, first, period, width, kernel, dilation]
-    DEPTHWISE = 22  # [P, taps: s, dst: s, int8?, w: q or p, scale: p, bias: p, width, kernel]
-    POOL = 23  # [n, ring: h, dst: s, entries, first, period, average?]
-    KEEP = 24  # [n, src: s, dst: h]
-    LSTM_CELL = 25  # [P, g: s, c: h, m: s, coupled?]
-    MIN_GRU = 26  # [P, g: s, h: h]
-    LRU = 27  # [P, b: s, re: h, im: h, lambda_re: p, lambda_im: p]
-    LOG_SOFTMAX = 28  # [n, src: s, dst: s, sums: s]
-    STANDARDISE = 29  # [n, src: s, dst: s, sums: s, epsilon: p, P, runs]
-    RMS = 30  # [n, src: s, dst: s, sums: s, epsilon: p]
-    L2 = 31  # [n, src: s, dst: s, sums: s, epsilon: p]
-    AFFINE = 32  # [P, src: s, dst: s, gain: p, bias: p or ADD]
-    PRELU = 33  # [P, src: s, dst: s, slope: p]
+    WINDOWS = 12  # [count, step, room]: which windows a row has from here on
+    COPY_STATE = 13  # [n, src: h, dst: s]
+    ACTIVATE = 14  # [P, src: s, dst: s, act]
+    SOFTMAX = 15  # [n, src: s, dst: s, sums: s]
+    SCALE = 16  # [n, src: s, dst: s, offset: p, scale: p, shift: p]
+    EMBED = 17  # [D, src: s, dst: s, int8?, table: q or p, scale: p]
+    COPY = 18  # [n, src: s, dst: s]
+    SUM = 19  # [P, a: s, b: s, dst: s]
+    PRODUCT = 20  # [P, a: s, b: s, dst: s]
+    PUSH = 21  # [n, src: s, ring: h, entries, first, period]
+    TAPS = 22  # [n, ring: h, dst: s, entries, first, period, width, kernel, dilation]
+    DEPTHWISE = 23  # [P, taps: s, dst: s, int8?, w: q or p, scale: p, bias: p, width, kernel]
+    POOL = 24  # [n, ring: h, dst: s, entries, first, period, average?]
+    COLLECT = 25  # [n, src: s, dst: s, room, count]
+    TAKE = 26  # [n, src: s, dst: s, places: p]
+    FRAME_POOL = 27  # [n, src: s, dst: s, kernel, stride, average?, count]
+    KEEP = 28  # [n, src: s, dst: h]
+    LSTM_CELL = 29  # [P, g: s, c: h, m: s, coupled?]
+    MIN_GRU = 30  # [P, g: s, h: h]
+    LRU = 31  # [P, b: s, re: h, im: h, lambda_re: p, lambda_im: p]
+    LOG_SOFTMAX = 32  # [n, src: s, dst: s, sums: s]
+    STANDARDISE = 33  # [n, src: s, dst: s, sums: s, epsilon: p, P, runs]
+    RMS = 34  # [n, src: s, dst: s, sums: s, epsilon: p]
+    L2 = 35  # [n, src: s, dst: s, sums: s, epsilon: p]
+    AFFINE = 36  # [P, src: s, dst: s, gain: p, bias: p or ADD]
+    PRELU = 37  # [P, src: s, dst: s, slope: p]
 
 
 LENGTHS = {
@@ -63,6 +67,7 @@ LENGTHS = {
     Op.GRU_BLEND: 5,
     Op.EMIT: 2,
     Op.SCHEDULE: 2,
+    Op.WINDOWS: 3,
     Op.COPY_STATE: 3,
     Op.ACTIVATE: 4,
     Op.SOFTMAX: 4,
@@ -75,6 +80,9 @@ LENGTHS = {
     Op.TAPS: 9,
     Op.DEPTHWISE: 9,
     Op.POOL: 7,
+    Op.COLLECT: 5,
+    Op.TAKE: 4,
+    Op.FRAME_POOL: 7,
     Op.KEEP: 3,
     Op.LSTM_CELL: 5,
     Op.MIN_GRU: 3,
@@ -90,6 +98,10 @@ LENGTHS = {
 
 ADD = -1
 """As a MATVEC's or AFFINE's bias: add to what stands in dst instead of starting from a bias."""
+
+FROM_SCRATCH, FROM_STATE, FROM_WINDOWS = range(3)
+"""Where a MATVEC or QUANTIZE reads. From windows it runs once for each: a row's begin `step` words
+apart in its scratch, and their integers and sums lie `room` apart."""
 
 SCRATCH, STATE, STEP, ROW, PLACES = range(5)
 """What is known of each row of a chunk: where its scratch and its state begin, its stream's step,

@@ -16,9 +16,19 @@ from edge_rnn.graph import F32
 from edge_rnn.kernels.cells import cell, copy, gru_after, gru_blend, gru_reset, lstm, rnn
 from edge_rnn.kernels.elementwise import activate
 from edge_rnn.kernels.jit import entry, kernel
-from edge_rnn.kernels.layers import emit, layer, select_rows
+from edge_rnn.kernels.layers import emit, layer, select_rows, spread_windows
 from edge_rnn.kernels.norms import norm, softmax
-from edge_rnn.kernels.opcodes import LENGTHS, PLACES, ROW, SCRATCH, STATE, STEP, Op
+from edge_rnn.kernels.opcodes import (
+    FROM_STATE,
+    FROM_WINDOWS,
+    LENGTHS,
+    PLACES,
+    ROW,
+    SCRATCH,
+    STATE,
+    STEP,
+    Op,
+)
 from edge_rnn.kernels.products import Format, dots, floats, nibble_dots, wide_dots
 from edge_rnn.kernels.quantizing import quantize
 from edge_rnn.kernels.views import describe, prefetch, viewer
@@ -58,8 +68,8 @@ _LENGTH = np.array([LENGTHS[op] for op in Op], np.int64)
 _END, _LOAD, _STORE, _MATVEC, _QUANTIZE, _RNN, _LSTM, _GRU_AFTER, _GRU_RESET, _GRU_BLEND = (
     int(o) for o in list(Op)[:10]
 )
-_EMIT, _SCHEDULE, _COPY_STATE, _ACTIVATE, _SOFTMAX, _SCALE, _EMBED = (
-    int(o) for o in list(Op)[10:17]
+_EMIT, _SCHEDULE, _WINDOWS, _COPY_STATE, _ACTIVATE, _SOFTMAX, _SCALE, _EMBED = (
+    int(o) for o in list(Op)[10:18]
 )
 _FIRST_CELL, _FIRST_NORM = int(Op.KEEP), int(Op.LOG_SOFTMAX)
 _FLOAT32, _FLOAT16, _INT8, _INT8_INT8, _INT8_INT16, _INT4_INT8, _ = (int(f) for f in Format)
@@ -67,24 +77,26 @@ _FLOAT32, _FLOAT16, _INT8, _INT8_INT8, _INT8_INT16, _INT4_INT8, _ = (int(f) for 
 _int64s, _int8s, _uint8s, _int16s, _int32s, _floats, _table = (
     viewer(kind) for kind in (np.int64, np.int8, np.uint8, np.int16, np.int32, np.float32, SLOT)
 )
-_ARRAYS = 11
+_ARRAYS = 12
 _AHEAD, _LINES = 8, 256
 """Rows ahead of which a record is loaded; numbers of a state that are (the rest follows)."""
 
 
 def make_context(
     code: I64, int8s: I8, halves: I16, floats: F32, vocabularies: I64, slab: F32,
-    table: NDArray[Any], scratch: F32, places: I64, inputs: int, outputs: int,
+    table: NDArray[Any], scratch: F32, places: I64, windows: I64, inputs: int, outputs: int,
 ) -> I64:  # fmt: skip
     """What `step` needs beside a call's own rows: the places of arrays, which must stay alive.
 
     The program's `code`, weights `int8s`, `halves` and `floats`, `vocabularies` (n, 2); the
     streams' `slab` (capacity, state words) and `table` (capacity + 1); room for the scratch of
-    (rows, scratch words) and for the `places` (2 PLACES, rows) of what is known of each row; the
-    widths of a row of `inputs` and of `outputs`.
+    (rows, scratch words), for the `places` (2 PLACES, rows) of what is known of each row and for
+    `windows` (2, rows times the most windows of a row); the widths of a row of `inputs` and of
+    `outputs`.
     """
     arrays: list[NDArray[Any]] = [code, int8s, halves, floats, vocabularies, slab, table]
     arrays += [scratch, places, floats.view(np.int32), np.empty(0, np.uint8)]
+    arrays.append(windows)
     return describe(arrays, slab.shape[1], *scratch.shape, inputs, outputs)
 
 
@@ -235,10 +247,22 @@ def _scale(a: I64, p: F32, s: F32, r: int) -> None:
 
 
 @kernel
-def _product(context: I64, a: I64, int8s: I8, p: F32, h: F32, s: F32, places: I64) -> None:
+def _source(source: int, h: F32, s: F32, rows: I64, windows: I64) -> tuple[F32, I64, I64]:
+    """(array, where it begins for each row, where the row's sums and integers begin) of what a
+    product reads."""
+    if source == FROM_STATE:
+        return h, rows[STATE], rows[SCRATCH]
+    if source == FROM_WINDOWS:
+        return s, windows[1], windows[0]
+    return s, rows[SCRATCH], rows[SCRATCH]
+
+
+@kernel
+def _product(
+    context: I64, a: I64, int8s: I8, p: F32, x: F32, rows_x: I64, s: F32, rows: I64
+) -> None:
     """One matrix product for all rows, in the format that its operands name."""
-    rows, format = places[SCRATCH], a[4]
-    x, rows_x = (h, places[STATE]) if a[10] else (s, rows)
+    format = a[4]
     if format == _FLOAT32:
         floats(a, p, x, rows_x, p, s, rows)
     elif format == _FLOAT16:
@@ -261,18 +285,26 @@ def _run(context: I64, places: I64, x: F32, y: F32, emitted: NDArray[np.uint8]) 
     scheduled."""
     code, int8s, p = _int64s(context, 0), _int8s(context, 1), _floats(context, 3)
     h, s = _floats(context, 5), _floats(context, 7)
-    pc, rows = 0, places[:PLACES]
+    table = _int64s(context, 11)
+    table = table.reshape(2, table.size // 2)
+    pc, rows, windows = 0, places[:PLACES], table[:, :0]
     while code[pc] != _END:
         op = code[pc]
         a = code[pc + 1 : pc + 1 + _LENGTH[op]]
         if op == _MATVEC:
-            _product(context, a, int8s, p, h, s, rows)
+            x_, rows_x, to = _source(a[10], h, s, rows, windows)
+            _product(context, a, int8s, p, x_, rows_x, s, to)
+        elif op == _QUANTIZE:
+            x_, rows_x, to = _source(a[5], h, s, rows, windows)
+            quantize(a, x_, rows_x, p, s, to)
         elif op == _SCHEDULE:
             rows = places[PLACES:, : select_rows(places, a[0], a[1])]
         elif op == _EMIT:
             emit(places, a[0], a[1], y, emitted)
+        elif op == _WINDOWS:
+            windows = table[:, : spread_windows(rows, a[0], a[1], a[2], table)]
         elif op < _EMIT:
-            _rows(op, a, p, h, s, x, y, rows)
+            _rows(op, a, h, s, x, y, rows)
         else:
             for i in range(rows.shape[1]):
                 r, t, step = rows[SCRATCH, i], rows[STATE, i], rows[STEP, i]
@@ -281,7 +313,7 @@ def _run(context: I64, places: I64, x: F32, y: F32, emitted: NDArray[np.uint8]) 
 
 
 @kernel
-def _rows(op: int, a: I64, p: F32, h: F32, s: F32, x: F32, y: F32, rows: I64) -> None:
+def _rows(op: int, a: I64, h: F32, s: F32, x: F32, y: F32, rows: I64) -> None:
     """One of the instructions that most models are made of, for all rows."""
     if op == _LOAD:
         flat = x.reshape(-1)
@@ -291,11 +323,6 @@ def _rows(op: int, a: I64, p: F32, h: F32, s: F32, x: F32, y: F32, rows: I64) ->
         flat = y.reshape(-1)
         for i in range(rows.shape[1]):
             copy(s, rows[SCRATCH, i] + a[1], flat, rows[ROW, i] * y.shape[1] + a[2], a[0])
-    elif op == _QUANTIZE:
-        if a[5]:
-            quantize(a, h, rows[STATE], p, s, rows[SCRATCH])
-        else:
-            quantize(a, s, rows[SCRATCH], p, s, rows[SCRATCH])
     elif op == _RNN:
         rnn(a, h, s, rows)
     elif op == _LSTM:

@@ -17,6 +17,8 @@ from edge_rnn.graph import (
     CoupledLstm,
     Dense,
     Embedding,
+    FrameConv,
+    FramePool,
     Gru,
     Input,
     L2Norm,
@@ -38,6 +40,7 @@ from edge_rnn.graph import (
     Scale,
     Slice,
     Softmax,
+    Take,
     tensors,
 )
 
@@ -146,6 +149,20 @@ def conv(
     return Conv1d(name, x, w, r.vector(n), activations=r.activations, **choices)
 
 
+def frame(r: Random, *nodes: Node, n: int = 12) -> tuple[Node, ...]:
+    """Nodes that read "frame": n numbers, of the input and its mirror images, some of them 0."""
+    places = np.arange(n) % (2 * I - 2)
+    places = np.where(r.rng.random(n) < 0.2, -1, np.minimum(places, 2 * I - 2 - places))
+    return Take("frame", "x", places.astype(np.float32)), *nodes
+
+
+def frame_conv(r: Random, c: int = 2, n: int = H, x: str = "frame", **choices: Any) -> FrameConv:
+    """A convolution of three positions of c channels, unless told otherwise."""
+    kernel = choices.setdefault("kernel", 3)
+    w = r.matrix(n, kernel * c)
+    return FrameConv("conv", x, w, r.vector(n), activations=r.activations, **choices)
+
+
 def branches(r: Random, last: Node) -> tuple[Node, ...]:
     """Two branches "a" and "b" that the last node joins."""
     return rnn(r, "a"), Dense("b", "x", r.matrix(H, I), r.vector(H), "linear", r.activations), last
@@ -219,6 +236,14 @@ NODES: dict[str, Callable[[Random], Node | tuple[Node, ...]]] = {
     "rms_norm": lambda r: RmsNorm("norm", "x", gain(r, I)),
     "l2_norm": lambda r: L2Norm("norm", "x"),
     "log_softmax": lambda r: LogSoftmax("softmax", "x"),
+    "frame_conv": lambda r: frame(r, frame_conv(r, act="relu")),
+    "frame_conv_bounded": lambda r: (
+        Activation("bounded", "x", "tanh"),
+        Take("frame", "bounded", np.float32([4, 3, -1, 2, 1, 0, 1, 2])),
+        frame_conv(r, 1, kernel=4, stride=2, act="tanh"),
+    ),
+    "frame_pool_max": lambda r: frame(r, FramePool("pool", "frame", "max", 2, 3, 2)),
+    "frame_pool_average": lambda r: frame(r, FramePool("pool", "frame", "average", 3, 2, 1)),
     "prelu": lambda r: PRelu("prelu", "x", r.vector(I)),
 }
 

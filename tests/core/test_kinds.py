@@ -26,6 +26,8 @@ from edge_rnn.graph import (
     CoupledLstm,
     Dense,
     Embedding,
+    FrameConv,
+    FramePool,
     Gru,
     L2Norm,
     LayerNorm,
@@ -41,6 +43,7 @@ from edge_rnn.graph import (
     Scale,
     Slice,
     Softmax,
+    Take,
     bound,
     bounds,
     product_bound,
@@ -102,6 +105,7 @@ def test_no_kind_is_forgotten() -> None:
     made = {type(make(Random(), 3, 4, 2)) for make in SIZED.values()}
     in_models = {type(node) for kind in models.NODES for node in models.single(kind).nodes}
     beside = {Add, Multiply, Concat, Slice, Conv1d, Pool}  # of any size in test_layers.py
+    beside |= {Take, FrameConv, FramePool}  # and in test_frames.py
     assert made | beside | {Embedding} == set(NODES.values()) == in_models | {Embedding}
 
 

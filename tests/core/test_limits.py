@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 import edge_rnn
 from edge_rnn.cli import cli, layers
-from edge_rnn.graph import Conv1d, Dense, multiply_adds
+from edge_rnn.graph import Conv1d, Dense, multiply_adds, value_widths
 from edge_rnn.kernels import compile_cache
 from edge_rnn.kernels.cpu import LEVELS
 from edge_rnn.kernels.dots import FLIP
@@ -83,7 +83,8 @@ def test_a_session_does_not_load_the_limits() -> None:
 def test_each_layer_with_a_matrix_is_measured(weights: str) -> None:
     model = models.strided(weights)
     found = layers.measure(model, 3, seconds=0.002, rounds=1)
-    nodes = {n.name: n for n in model.nodes if multiply_adds(n)}
+    widths = value_widths(model)
+    nodes = {n.name: n for n in model.nodes if multiply_adds(n, widths)}
     assert [layer.name for layer in found] == list(nodes)
     for layer in found:
         node = nodes[layer.name]

@@ -1,0 +1,154 @@
+"""The recurrent cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from edge_rnn.graph import Gru, Lru, Lstm, MinGru, NormGru, NormLstm, Rnn, bound, product_bound
+from edge_rnn.reference.base import F64, activate, forward, norm, rounded
+
+
+@forward.register
+def _(node: Rnn, x: F64, *, limit: float = 0.0) -> F64:
+    w, u = node.w.float64(), node.u.float64()
+    h, x = np.zeros(len(u)), rounded(x, node.activations, limit)
+    steps = []
+    for x_t in x:
+        h = activate(node.act, w @ x_t + u @ rounded(h, node.activations, bound(node)) + node.b)
+        steps.append(h)
+    return np.array(steps).reshape(len(x), len(u))
+
+
+@forward.register
+def _(node: Lstm, x: F64, *, limit: float = 0.0) -> F64:
+    w, u = node.w.float64(), node.u.float64()
+    return _lstm(node, x, limit, lambda x_t, h: w @ x_t + u @ h + node.b)
+
+
+@forward.register
+def _(node: Gru, x: F64, *, limit: float = 0.0) -> F64:
+    H = node.u.data.shape[1]
+    wz, wr, wn = node.w.float64().reshape(3, H, -1)
+    uz, ur, un = node.u.float64().reshape(3, H, H)
+    bz, br, bn = node.b.reshape(3, H)
+    h, x = np.zeros(H), rounded(x, node.activations, limit)
+    steps = []
+    for x_t in x:
+        q = rounded(h, node.activations, bound(node))
+        z = activate(node.gate, wz @ x_t + uz @ q + bz)
+        r = activate(node.gate, wr @ x_t + ur @ q + br)
+        if node.reset == "after":
+            n = activate(node.candidate, wn @ x_t + bn + r * (un @ q + node.rb))
+        else:
+            rh = rounded(r * h, node.activations, bound(node))
+            n = activate(node.candidate, wn @ x_t + bn + un @ rh + node.rb)
+        h = (1 - z) * n + z * h
+        steps.append(h)
+    return np.array(steps).reshape(len(x), H)
+
+
+def _lstm(
+    node: Lstm,
+    x: F64,
+    limit: float,
+    sums: Callable[[F64, F64], F64],
+    gate_norm: Callable[[str, F64], F64] = lambda gate, v: v,
+    cell_norm: Callable[[F64], F64] = lambda c: c,
+    carried: str = "raw",
+) -> F64:
+    """An LSTM from its gates' sums(x, h), side by side, and what is done to a gate and the cell."""
+    R, H = node.u.data.shape[1], node.w.data.shape[0] // len(node.GATES)
+    looking = node.GATES.replace("g", "")
+    peepholes = np.zeros((len(looking), H)) if node.peephole is None else node.peephole
+    look = dict(zip(looking, peepholes.reshape(-1, H), strict=True))
+    q, h, c = node.activations, np.zeros(R), np.zeros(H)
+    steps = []
+    for x_t in rounded(x, q, limit):
+        a = dict(zip(node.GATES, sums(x_t, rounded(h, q, bound(node))).reshape(-1, H), strict=True))
+        i = activate(node.gate, gate_norm("i", a["i"] + look["i"] * c))
+        f = 1 - i
+        if "f" in a:
+            f = activate(node.gate, gate_norm("f", a["f"] + look["f"] * c))
+        new = f * c + i * activate(node.cell, gate_norm("g", a["g"]))
+        seen = cell_norm(new)
+        c = seen if carried == "normalised" else new
+        o = activate(node.gate, gate_norm("o", a["o"] + look["o"] * c))
+        h = o * activate(node.hidden, seen)
+        if node.projection is not None:
+            h = node.projection.float64() @ rounded(h, q, product_bound(node))
+        steps.append(h)
+    return np.array(steps).reshape(len(x), R)
+
+
+@forward.register
+def _(node: NormLstm, x: F64, *, limit: float = 0.0) -> F64:
+    w, u, eps = node.w.float64(), node.u.float64(), node.epsilon
+    gain, recurrent, H = node.gain, node.recurrent_gain, len(node.b) // 4
+    cell = node.cell_norm
+
+    def sums(x_t: F64, h: F64) -> F64:
+        if recurrent is None:
+            return np.asarray(w @ x_t + u @ h)
+        return gain * norm(w @ x_t, eps) + recurrent * norm(u @ h, eps) + node.b
+
+    def gate_norm(gate: str, v: F64) -> F64:
+        part = slice(*(H * ("ifgo".index(gate) + k) for k in (0, 1)))
+        return v if recurrent is not None else gain[part] * norm(v, eps) + node.b[part]
+
+    def cell_norm(c: F64) -> F64:
+        return c if cell is None else cell[:H] * norm(c, eps) + cell[H:]
+
+    return _lstm(node, x, limit, sums, gate_norm, cell_norm, node.carried)
+
+
+@forward.register
+def _(node: NormGru, x: F64, *, limit: float = 0.0) -> F64:
+    w, u = node.w.float64(), node.u.float64()
+    H = len(node.rb)
+    cut = len(node.over) * H
+
+    def normed(v: F64) -> F64:
+        parts = [v[:cut], v[cut:]] if cut < len(v) else [v]
+        return np.concatenate([norm(part, node.epsilon) for part in parts])
+
+    h, x = np.zeros(H), rounded(x, node.activations, limit)
+    steps = []
+    for x_t in x:
+        q = rounded(h, node.activations, bound(node))
+        a = (node.gain * normed(w @ x_t) + node.b).reshape(3, H)
+        s = (node.recurrent_gain * normed(u @ q)).reshape(3, H)
+        z, r = (activate(node.gate, a[k] + s[k]) for k in (0, 1))
+        n = activate(node.candidate, a[2] + r * (s[2] + node.rb))
+        h = (1 - z) * n + z * h
+        steps.append(h)
+    return np.array(steps).reshape(len(x), H)
+
+
+@forward.register
+def _(node: MinGru, x: F64, *, limit: float = 0.0) -> F64:
+    H = len(node.b) // 2
+    h, x = np.zeros(H), rounded(x, node.activations, limit)
+    steps = []
+    for z, n in (x @ node.w.float64().T + node.b).reshape(-1, 2, H):
+        z = activate(node.gate, z)
+        h = (1 - z) * h + z * activate(node.candidate, n)
+        steps.append(h)
+    return np.array(steps).reshape(len(x), H)
+
+
+@forward.register
+def _(node: Lru, x: F64, *, limit: float = 0.0) -> F64:
+    l_ = node.lambda_re.astype(np.float64) + 1j * node.lambda_im
+    b = node.b_re.float64() + 1j * node.b_im.float64()
+    c = node.c_re.float64() + 1j * node.c_im.float64()
+    d = np.zeros((len(c), x.shape[1])) if node.d is None else node.d.float64()
+    straight = 0 if node.diagonal is None else node.diagonal * x
+    q, s = node.activations, np.zeros(len(l_), np.complex128)
+    steps = []
+    for x_t in rounded(x, q, limit):
+        s = l_ * s + b @ x_t
+        seen = rounded(s.real, q) + 1j * rounded(s.imag, q)
+        steps.append((c @ seen).real + d @ x_t)
+    return np.array(steps).reshape(len(x), len(c)) + straight
