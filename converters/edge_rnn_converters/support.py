@@ -9,7 +9,6 @@ from typing import TypeAlias
 
 from edge_rnn_converters import gates
 from edge_rnn_converters.keras.layers import LAYERS
-from edge_rnn_converters.onnx.source import OPERATORS
 from edge_rnn_converters.refused import (
     KERAS_REFUSED,
     KERAS_REFUSED_VALUES,
@@ -17,6 +16,7 @@ from edge_rnn_converters.refused import (
     ONNX_REFUSED,
     Why,
 )
+from edge_rnn_converters.tensors.execute import OPERATORS
 
 Row: TypeAlias = tuple[str, str]
 

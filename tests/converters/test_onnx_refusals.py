@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
-from edge_rnn_converters.onnx.source import OPERATORS
 from edge_rnn_converters.refused import ONNX_CELL_REFUSED, ONNX_REFUSED
+from edge_rnn_converters.tensors.execute import OPERATORS
 from tests.converters.onnx_models import Graph, H, I, random
 from tests.converters.runtime import refusal
 

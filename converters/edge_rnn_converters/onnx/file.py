@@ -1,47 +1,23 @@
-"""An ONNX file, checked before it is believed, as operators and constants."""
+"""An ONNX file, checked before it is believed, as a graph of tensors."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_rnn.errors import MissingExtraError, UnsupportedError
 from edge_rnn_converters.detect import ACCEPTED
-from edge_rnn_converters.onnx.trace import Op
 from edge_rnn_converters.source import MAX_BYTES, refuse
+from edge_rnn_converters.tensors.graph import Op, TensorGraph, TensorInput, needed
 
 MAX_OPERATORS = 20_000
 MIN_OPSET = 7
 
 
-@dataclass(frozen=True, slots=True)
-class GraphInput:
-    """A graph input: its element type and dimensions, None where the size is open."""
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int | None, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class OnnxFile:
-    """The graph of a file: operators in order, those that no output needs left out."""
-
-    blob: bytes
-    framework: str
-    opset: int
-    inputs: tuple[GraphInput, ...]
-    outputs: tuple[str, ...]
-    constants: dict[str, NDArray[Any]]
-    operators: tuple[Op, ...]
-
-
-def load(path: Path) -> OnnxFile:
-    """The file's graph.
+def load(path: Path) -> tuple[bytes, TensorGraph]:
+    """The file's bytes and graph.
 
     Raises MissingExtraError without onnx, UnsupportedError for a file that is no ONNX model, is
     too large, or keeps its weights in other files.
@@ -62,15 +38,15 @@ def load(path: Path) -> OnnxFile:
     graph = proto.graph
     constants = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
     opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
-    return OnnxFile(
-        blob=blob,
+    outputs = tuple(o.name for o in graph.output)
+    return blob, TensorGraph(
         framework=f"onnx operator set {opset}, {proto.producer_name or 'unknown producer'} "
         f"{proto.producer_version}".strip(),
-        opset=opset,
         inputs=tuple(_input(onnx, i) for i in graph.input if i.name not in constants),
-        outputs=tuple(o.name for o in graph.output),
+        outputs=outputs,
         constants=constants,
-        operators=tuple(_op(onnx, n) for n in _needed(graph)),
+        operators=needed(tuple(_op(onnx, n) for n in graph.node), outputs),
+        opset=opset,
     )
 
 
@@ -101,7 +77,7 @@ def _check(onnx: Any, path: Path, proto: Any) -> None:
         raise refuse(path.name, f"operator set {opset}", why, "export it again with a later one")
 
 
-def _input(onnx: Any, value: Any) -> GraphInput:
+def _input(onnx: Any, value: Any) -> TensorInput:
     kind = value.type.tensor_type
     if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
         raise refuse(
@@ -110,26 +86,25 @@ def _input(onnx: Any, value: Any) -> GraphInput:
         )  # fmt: skip
     shape = tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim)
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
-    return GraphInput(value.name, dtype, shape)
+    return TensorInput(value.name, dtype, shape)
 
 
 def _op(onnx: Any, node: Any) -> Op:
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    tensors = {
-        name: onnx.numpy_helper.to_array(value)
-        for name, value in attributes.items()
-        if isinstance(value, onnx.TensorProto)
-    }
     kind = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
-    return Op(kind, node.name, tuple(node.input), tuple(node.output), {**attributes, **tensors})
+    attributes = {a.name: _attribute(onnx, a) for a in node.attribute}
+    if kind == "Cast" and "to" in attributes:
+        attributes["to"] = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(attributes["to"]))
+    return Op(kind, node.name, tuple(node.input), tuple(node.output), attributes)
 
 
-def _needed(graph: Any) -> list[Any]:
-    """The nodes that the outputs depend on, in order."""
-    wanted = {o.name for o in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if wanted.intersection(node.output):
-            wanted.update(node.input)
-            kept.append(node)
-    return kept[::-1]
+def _attribute(onnx: Any, attribute: Any) -> Any:
+    """The attribute's value, text as str, a tensor as an array."""
+    value = onnx.helper.get_attribute_value(attribute)
+    match value:
+        case bytes():
+            return value.decode(errors="replace")
+        case [bytes(), *_]:
+            return [v.decode(errors="replace") for v in value]
+        case onnx.TensorProto():
+            return onnx.numpy_helper.to_array(value)
+    return value

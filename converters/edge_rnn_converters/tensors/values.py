@@ -1,4 +1,4 @@
-"""What is known of a value of an ONNX graph while it is executed symbolically.
+"""What is known of a value of a graph while it is executed symbolically.
 
 The stream, the value that has one vector a step, is known by where its time, batch and feature
 axes are; everything around it (constants, sizes, initial states) by its very elements. So a

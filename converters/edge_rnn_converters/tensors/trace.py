@@ -1,4 +1,4 @@
-"""An ONNX graph under symbolic execution: its operators read, the nodes made so far."""
+"""A graph under symbolic execution: its operators read, the nodes made so far."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.errors import ModelError, UnsupportedError
+from edge_rnn.errors import ModelError
 from edge_rnn.graph import Node
-from edge_rnn_converters.onnx.values import (
+from edge_rnn_converters.source import Names
+from edge_rnn_converters.tensors.graph import Op
+from edge_rnn_converters.tensors.values import (
     AxisError,
     Dim,
     Known,
@@ -22,34 +24,6 @@ from edge_rnn_converters.onnx.values import (
     Value,
     axis,
 )
-from edge_rnn_converters.source import Names, refuse
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Op:
-    """One operator of the graph; `inputs` are names, "" for one left out."""
-
-    kind: str
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: dict[str, Any]
-
-    def __str__(self) -> str:
-        called = repr(self.name) if self.name else f"that makes {self.outputs[0]!r}"
-        return f"{self.kind} {called}"
-
-    def refuse(self, attribute: str, why: str, way_out: str) -> UnsupportedError:
-        """The refusal of this operator for what `attribute` holds."""
-        return refuse(str(self), attribute, why, way_out)
-
-    def number(self, attribute: str, default: float) -> float:
-        """A number attribute."""
-        return float(self.attributes.get(attribute, default))
-
-    def integer(self, attribute: str, default: int) -> int:
-        """An integer attribute."""
-        return int(self.attributes.get(attribute, default))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

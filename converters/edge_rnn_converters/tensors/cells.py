@@ -1,4 +1,4 @@
-"""ONNX's RNN, LSTM and GRU operators, and where their states begin and end."""
+"""The RNN, LSTM and GRU operators, and where their states begin and end."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from edge_rnn.graph import Act, Node
 from edge_rnn_converters import gates
-from edge_rnn_converters.onnx.moves import is_zero
-from edge_rnn_converters.onnx.trace import CellState, Op, Operators, Trace, as_stream, weights
-from edge_rnn_converters.onnx.values import Role, State, Stream, Value
 from edge_rnn_converters.refused import ONNX_CELL_REFUSED, UNKNOWN
+from edge_rnn_converters.tensors.graph import Op
+from edge_rnn_converters.tensors.moves import is_zero
+from edge_rnn_converters.tensors.trace import CellState, Operators, Trace, as_stream, weights
+from edge_rnn_converters.tensors.values import Role, State, Stream, Value
 
 operator = Operators()
 
@@ -56,7 +57,7 @@ def _sequence(trace: Trace, op: Op, value: Value | None) -> Stream:
 def _check(op: Op, args: list[Value | None]) -> None:
     """Refuse what these cells can do and ours can't, by name."""
     found = {
-        "direction": op.attributes.get("direction", b"forward") != b"forward",
+        "direction": op.attributes.get("direction", "forward") != "forward",
         "clip": "clip" in op.attributes,
         "input_forget": op.integer("input_forget", 0) != 0,
         "sequence_lens": args[4] is not None,
@@ -65,8 +66,7 @@ def _check(op: Op, args: list[Value | None]) -> None:
     for attribute, there in found.items():
         if there:
             value = op.attributes.get(attribute, "")
-            shown = value.decode() if isinstance(value, bytes) else value
-            raise op.refuse(f"{attribute} {shown}".strip(), *ONNX_CELL_REFUSED[attribute])
+            raise op.refuse(f"{attribute} {value}".strip(), *ONNX_CELL_REFUSED[attribute])
     for attribute in set(op.attributes) - _READ:
         raise op.refuse(attribute, *UNKNOWN)
 
@@ -98,10 +98,7 @@ def _node(op: Op, name: str, source: str, cell: gates.Cell) -> Node:
 
 def _activations(op: Op) -> list[Act]:
     """The cell's activations. Those with parameters take them, in order, from two lists."""
-    names = [
-        n.decode() if isinstance(n, bytes) else n
-        for n in op.attributes.get("activations", _DEFAULTS[op.kind])
-    ]
+    names = list(op.attributes.get("activations", _DEFAULTS[op.kind]))
     alphas = iter(op.attributes.get("activation_alpha", []))
     betas = iter(op.attributes.get("activation_beta", []))
     if len(names) != len(_DEFAULTS[op.kind]):

@@ -1,4 +1,4 @@
-"""ONNX operators that compute with the stream: dense layers, scales, activations, embeddings."""
+"""Operators that compute with the stream: dense layers, scales, activations, embeddings."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from edge_rnn.graph import F32, Act, Activation, Dense, Embedding, Matrix, Scale, Softmax
 from edge_rnn_converters import gates
-from edge_rnn_converters.onnx.moves import pick
-from edge_rnn_converters.onnx.trace import Op, Operators, Trace, as_stream, constant, weights
-from edge_rnn_converters.onnx.values import Filled, Known, Opaque, State, Stream, Value, with_dims
+from edge_rnn_converters.tensors.graph import Op
+from edge_rnn_converters.tensors.moves import pick
+from edge_rnn_converters.tensors.trace import Operators, Trace, as_stream, constant, weights
+from edge_rnn_converters.tensors.values import (
+    Filled,
+    Known,
+    Opaque,
+    State,
+    Stream,
+    Value,
+    with_dims,
+)
 
 operator = Operators()
 

@@ -1,4 +1,4 @@
-"""ONNX operators that move axes or bookkeep shapes; they make no node."""
+"""Operators that move axes or bookkeep shapes; they make no node."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn_converters.onnx import values as axes
-from edge_rnn_converters.onnx.trace import Op, Operators, Trace, constant
-from edge_rnn_converters.onnx.values import (
+from edge_rnn_converters.tensors import values as axes
+from edge_rnn_converters.tensors.graph import Op
+from edge_rnn_converters.tensors.trace import Operators, Trace, constant
+from edge_rnn_converters.tensors.values import (
     AxisError,
     Filled,
     Known,
@@ -138,9 +139,7 @@ def _identity(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
 
 @operator("Cast", "to float32; to integers before an embedding")
 def _cast(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
-    import onnx
-
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(op.integer("to", 1))
+    dtype = np.dtype(op.attributes["to"])
     value = _data(args)
     if isinstance(value, Known) and value.array.dtype != object:
         return [Known(value.array.astype(dtype))]
