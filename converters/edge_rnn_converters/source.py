@@ -6,7 +6,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,10 +77,13 @@ class Source:
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a reader may need to be told besides the file: `description`, a TOML file that says
-    what network the weights are of; `window`, the steps of a sequence where the file has none."""
+    what network the weights are of; `window`, the steps of a sequence where the file has none;
+    `inputs`, by name, the shape of an input that the file leaves open, or the number that an
+    input always is."""
 
     description: Path | None = None
     window: int | None = None
+    inputs: Mapping[str, tuple[int, ...] | float] = field(default_factory=dict)
 
 
 _TRIPS = (

@@ -14,6 +14,7 @@ from edge_rnn_converters.tensors.graph import Op, TensorGraph, TensorInput, need
 
 MAX_OPERATORS = 20_000
 MIN_OPSET = 7
+MAX_DEPTH = 16
 
 
 def load(path: Path) -> tuple[bytes, TensorGraph]:
@@ -35,17 +36,37 @@ def load(path: Path) -> tuple[bytes, TensorGraph]:
     _check(onnx, path, proto)
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto)
-    graph = proto.graph
-    constants = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
     opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
+    framework = (
+        f"onnx operator set {opset}, {proto.producer_name or 'unknown producer'} "
+        f"{proto.producer_version}".strip()
+    )
+    return blob, _graph(onnx, proto.graph, framework, opset)
+
+
+def _graph(onnx: Any, graph: Any, framework: str, opset: int, depth: int = 0) -> TensorGraph:
+    """The graph; those inside it as attributes of their operators."""
+    if depth > MAX_DEPTH:
+        raise UnsupportedError(f"graphs inside graphs, {depth} deep, are too many")
+    constants = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
     outputs = tuple(o.name for o in graph.output)
-    return blob, TensorGraph(
-        framework=f"onnx operator set {opset}, {proto.producer_name or 'unknown producer'} "
-        f"{proto.producer_version}".strip(),
-        inputs=tuple(_input(onnx, i) for i in graph.input if i.name not in constants),
+    inside = {
+        (k, a.name): _graph(onnx, a.g, framework, opset, depth + 1)
+        for k, node in enumerate(graph.node)
+        for a in node.attribute
+        if a.type == onnx.AttributeProto.GRAPH
+    }
+    operators = []
+    for k, node in enumerate(graph.node):
+        op = _op(onnx, node)
+        op.attributes.update({name: g for (at, name), g in inside.items() if at == k})
+        operators.append(op)
+    return TensorGraph(
+        framework=framework,
+        inputs=tuple(_input(onnx, i, depth) for i in graph.input if i.name not in constants),
         outputs=outputs,
         constants=constants,
-        operators=needed(tuple(_op(onnx, n) for n in graph.node), outputs),
+        operators=needed(tuple(operators), outputs),
         opset=opset,
     )
 
@@ -77,7 +98,9 @@ def _check(onnx: Any, path: Path, proto: Any) -> None:
         raise refuse(path.name, f"operator set {opset}", why, "export it again with a later one")
 
 
-def _input(onnx: Any, value: Any) -> TensorInput:
+def _input(onnx: Any, value: Any, depth: int) -> TensorInput:
+    if depth:
+        return TensorInput(value.name, np.dtype(np.float32), ())
     kind = value.type.tensor_type
     if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
         raise refuse(

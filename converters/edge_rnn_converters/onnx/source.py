@@ -22,7 +22,7 @@ def read(path: Path, form: Format, options: Options) -> Source:
     ModelError for operands that do not fit together, MissingExtraError without onnx.
     """
     blob, graph = load(path)
-    return as_source(graph, lambda: _open(blob))
+    return as_source(graph, lambda: _open(blob), options)
 
 
 def _open(blob: bytes) -> Engine:

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.graph import Act, Node
+from edge_rnn.graph import F32, Act, Concat, Node
+from edge_rnn.windows import Reverse
 from edge_rnn_converters import gates
-from edge_rnn_converters.refused import ONNX_CELL_REFUSED, UNKNOWN
+from edge_rnn_converters.refused import UNKNOWN
 from edge_rnn_converters.tensors.graph import Op
 from edge_rnn_converters.tensors.moves import is_zero
 from edge_rnn_converters.tensors.trace import CellState, Operators, Trace, as_stream, weights
-from edge_rnn_converters.tensors.values import Role, State, Stream, Value
+from edge_rnn_converters.tensors.values import (
+    Filled,
+    Known,
+    Lengths,
+    Role,
+    Size,
+    State,
+    Stream,
+    Value,
+)
+from edge_rnn_converters.tensors.vectors import arranged
 
 operator = Operators()
 
@@ -21,69 +33,133 @@ _DEFAULTS = {"RNN": ["Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigm
 _KINDS: dict[str, gates.Kind] = {"RNN": "rnn", "LSTM": "lstm", "GRU": "gru"}
 _READ = {"hidden_size", "activations", "activation_alpha", "activation_beta", "layout", "direction",
          "linear_before_reset", "input_forget", "clip"}  # fmt: skip
+_BACKWARDS = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
+_LENGTHS = "export the model without a lengths input"
 
 
-@operator("RNN LSTM GRU", "forward; layout 0 and 1; `linear_before_reset` 0 and 1")
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """One direction: the cell's value, which ends at the first step if it goes backwards; the same
+    in the order of the steps; its states."""
+
+    cell: str
+    rows: str
+    width: int
+    states: list[CellState]
+
+
+@operator(
+    "RNN LSTM GRU",
+    "every direction (backwards in window mode); layout 0 and 1; `linear_before_reset` 0 and 1; "
+    "peepholes; `input_forget`; lengths that are all the steps",
+)
 def _cell(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
     args = args + [None] * (8 - len(args))
-    _check(op, args)
-    x, layout = _sequence(trace, op, args[0]), op.integer("layout", 0)
-    cell = _weights(op, args)
-    H = cell.u.shape[1]
-    trace.features(x, 2, cell.w.shape[1])
-    name = trace.emit(op, x, lambda name: _node(op, name, x.value, cell), H)
-    slots = {"h": args[5], "c": args[6]} if op.kind == "LSTM" else {"h": args[5]}
-    single = not x.dims[layout]
-    states = [_state(trace, op, slot, value, H, single) for slot, value in slots.items()]
-    trace.cells += states
-    (a, b, _), F = x.dims, trace.feature_axis(name)
-    y, last = ((a, (), b, F), ((), b, F)) if layout == 0 else ((a, b, (), F), (a, (), F))
-    h = State(states[0].final, Stream(name, last, last=not single))
-    results: list[Value] = [Stream(name, y), h, *(State(c.final) for c in states[1:])]
+    backwards = _BACKWARDS.get(op.attributes.get("direction", "forward"))
+    unknown = set(op.attributes) - _READ
+    if backwards is None or unknown:
+        raise op.refuse(min(unknown, default="direction"), *UNKNOWN)
+    x, layout = _sequence(trace, op, args), op.integer("layout", 0)
+    _check_lengths(trace, op, x, args[4])
+    runs = [_run(trace, op, args, x, k, back) for k, back in enumerate(backwards)]
+    T, B = x.dims[layout], x.dims[1 - layout]
+    y = _joined(trace, op, [r.rows for r in runs], runs[0].width)
+    h = _joined(trace, op, [r.cell for r in runs], runs[0].width)
+    D, H = y.dims
+    ys = ((T, D, B, H), (D, B, h.dims[1])) if layout == 0 else ((B, T, D, H), (B, D, h.dims[1]))
+    every = replace(y, dims=ys[0])
+    hs = (h.dims[0], B, h.dims[1]) if layout == 0 else (B, *h.dims)
+    final = replace(h, dims=hs, last=bool(T))
+    states = [s for r in runs for s in r.states]
+    if not any(backwards):
+        trace.cells += states
+    results: list[Value] = [every]
+    for slot in ("h", "c") if op.kind == "LSTM" else ("h",):
+        ids = np.concatenate([s.final for s in states if s.slot == slot], axis=layout)
+        results.append(State(ids, final if slot == "h" else None))
     return results[: len(op.outputs)]
 
 
-def _sequence(trace: Trace, op: Op, value: Value | None) -> Stream:
+def _sequence(trace: Trace, op: Op, args: list[Value | None]) -> Stream:
     """The input, its dimensions read as (steps, batch, features), or in layout 1 (batch, ...)."""
-    x, time = as_stream(op, value, "X"), op.integer("layout", 0)
+    x, time = as_stream(trace, op, args[0], "X"), op.integer("layout", 0)
     if x.last or len(x.dims) != 3:
         why = "it reads the one last step of a layer before" if x.last else "expected three axes"
         raise op.refuse("X", why, "export the whole sequence into it")
-    trace.roles.bind(x.dims[time], Role.TIME)
-    trace.roles.bind(x.dims[1 - time], Role.BATCH)
-    return x
+    trace.axes.bind(x.dims[time], Role.TIME)
+    trace.axes.bind(x.dims[1 - time], Role.BATCH)
+    trace.features(x, 2, size=weights(op, args[1], "W").shape[-1])
+    return arranged(trace, op, x)
 
 
-def _check(op: Op, args: list[Value | None]) -> None:
-    """Refuse what these cells can do and ours can't, by name."""
-    found = {
-        "direction": op.attributes.get("direction", "forward") != "forward",
-        "clip": "clip" in op.attributes,
-        "input_forget": op.integer("input_forget", 0) != 0,
-        "sequence_lens": args[4] is not None,
-        "P": args[7] is not None,
-    }
-    for attribute, there in found.items():
-        if there:
-            value = op.attributes.get(attribute, "")
-            raise op.refuse(f"{attribute} {value}".strip(), *ONNX_CELL_REFUSED[attribute])
-    for attribute in set(op.attributes) - _READ:
-        raise op.refuse(attribute, *UNKNOWN)
+def _joined(trace: Trace, op: Op, names: list[str], H: int) -> Stream:
+    """The directions' values side by side: dimensions (directions, H)."""
+    name, more = names[0], tuple(names[1:])
+    if more:
+        name = trace.emit(op, names[0], lambda name: Concat(name, names[0], more), H * len(names))
+    both, features = trace.axis(f"{name} directions", len(names)), trace.axis(f"{name} features", H)
+    return Stream(name, (both, features), both + features)
 
 
-def _weights(op: Op, args: list[Value | None]) -> gates.Cell:
-    """W (1, kH, I), R (1, kH, H), B (1, 2kH) or none."""
-    k = len(gates.OURS[_KINDS[op.kind]])
-    w, u = (weights(op, args[i], n) for i, n in ((1, "W"), (2, "R")))
+def _check_lengths(trace: Trace, op: Op, x: Stream, lengths: Value | None) -> None:
+    """Sequences must be as long as there are steps: a stream has no end."""
+    T = x.dims[op.integer("layout", 0)]
+    match lengths:
+        case None | Lengths():
+            return
+        case Known(array=a) if a.dtype == object:
+            if all(isinstance(n, Size) and n.dim == T for n in a.flat):
+                return
+        case Known(array=a) if np.all(a == trace.axes.length(T)):
+            return
+        case Filled(number=n) if n == trace.axes.length(T):
+            return
+    raise op.refuse("sequence_lens", "end sequences early, and a stream has no end", _LENGTHS)
+
+
+def _run(
+    trace: Trace, op: Op, args: list[Value | None], x: Stream, k: int, backwards: bool
+) -> _Run:
+    """Direction k of the operator."""
+    cell, source = _weights(op, args, k), x.value
+    H = cell.u.shape[1]
+    if backwards:
+        source = _reversed(trace, op, source, trace.width(x))
+    name = trace.emit(op, source, lambda name: _node(op, name, source, cell), H)
+    rows = _reversed(trace, op, name, H) if backwards else name
+    slots = {"h": args[5], "c": args[6]} if op.kind == "LSTM" else {"h": args[5]}
+    single = not x.dims[op.integer("layout", 0)]
+    ahead = op.attributes.get("direction", "forward") != "forward"
+    states = [_state(trace, op, slot, v, H, single, ahead) for slot, v in slots.items()]
+    return _Run(name, rows, H, states)
+
+
+def _reversed(trace: Trace, op: Op, source: str, width: int) -> str:
+    return trace.emit(op, source, lambda name: Reverse(name, source), width)
+
+
+def _weights(op: Op, args: list[Value | None], k: int) -> gates.Cell:
+    """W (D, nH, I), R (D, nH, H), B (D, 2nH) or none, P (D, 3H) or none: those of direction k."""
+    D = len(_BACKWARDS[op.attributes.get("direction", "forward")])
+    n = len(gates.OURS[_KINDS[op.kind]])
+    w, u = (weights(op, args[i], name) for i, name in ((1, "W"), (2, "R")))
     H = op.integer("hidden_size", u.shape[-1])
-    if w.ndim != 3 or w.shape[:2] != (1, k * H) or u.shape != (1, k * H, H):
-        why = f"expected (1, {k * H}, I) and (1, {k * H}, {H})"
+    if w.ndim != 3 or w.shape[:2] != (D, n * H) or u.shape != (D, n * H, H):
+        why = f"expected ({D}, {n * H}, I) and ({D}, {n * H}, {H})"
         raise op.refuse(f"W {w.shape}, R {u.shape}", why, "export the model again")
-    none = np.zeros(2 * k * H, np.float32)
-    b = none if args[3] is None else weights(op, args[3], "B").reshape(-1)
-    if b.shape != (2 * k * H,):
-        raise op.refuse(f"B {b.shape}", f"expected (1, {2 * k * H})", "export the model again")
-    return gates.Cell("onnx", w[0], u[0], *gates.onnx_biases(b, k * H))
+    b = _vectors(op, args[3], "B", (D, 2 * n * H))
+    p = None if args[7] is None else _vectors(op, args[7], "P", (D, 3 * H))[k]
+    return gates.Cell("onnx", w[k], u[k], *gates.onnx_biases(b[k], n * H), p)
+
+
+def _vectors(op: Op, value: Value | None, name: str, shape: tuple[int, int]) -> F32:
+    """The biases or peepholes of all directions, zeros where there are none."""
+    if value is None or is_zero(value):
+        return np.zeros(shape, np.float32)
+    a = weights(op, value, name)
+    if a.size != shape[0] * shape[1]:
+        raise op.refuse(f"{name} {a.shape}", f"expected {shape}", "export the model again")
+    return a.reshape(shape)
 
 
 def _node(op: Op, name: str, source: str, cell: gates.Cell) -> Node:
@@ -91,7 +167,8 @@ def _node(op: Op, name: str, source: str, cell: gates.Cell) -> Node:
     if op.kind == "RNN":
         return gates.rnn(name, source, cell, acts[0])
     if op.kind == "LSTM":
-        return gates.lstm(name, source, cell, acts[0], acts[1], acts[2])
+        coupled = op.integer("input_forget", 0) != 0
+        return gates.lstm(name, source, cell, acts[0], acts[1], acts[2], coupled)
     after = op.integer("linear_before_reset", 0) != 0
     return gates.gru(name, source, cell, "after" if after else "before", acts[0], acts[1])
 
@@ -119,9 +196,14 @@ def _activation(op: Op, name: str, alphas: Iterator[float], betas: Iterator[floa
     return act
 
 
-def _state(trace: Trace, op: Op, slot: str, value: Value | None, H: int, single: bool) -> CellState:
+def _state(
+    trace: Trace, op: Op, slot: str, value: Value | None, H: int, single: bool, ahead: bool
+) -> CellState:
     """Where this state begins: at zeros, or at elements of a graph input."""
     what = f"initial_{slot}"
+    if ahead and isinstance(value, State):
+        why = "is carried on, by a layer that looks ahead"
+        raise op.refuse(what, why, "export it with a zero initial state")
     initial: NDArray[np.int64] | None = None
     if isinstance(value, State) and value.ids.max() >= trace.entered:
         why = "is the final state of another cell, so it starts where a sequence ended"

@@ -2,130 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-import numpy as np
-
-from edge_rnn.graph import Input, Model
+from edge_rnn.errors import EdgeRnnError
+from edge_rnn.graph import Input, Model, Node, reads
+from edge_rnn.windows import AHEAD
 from edge_rnn_converters.fold import fold
-from edge_rnn_converters.refused import ONNX_REFUSED, UNKNOWN
-from edge_rnn_converters.source import LAST_ONLY, WINDOW, Regime, Source, reading, refuse
-from edge_rnn_converters.tensors import cells, layers, moves
-from edge_rnn_converters.tensors.graph import Op, TensorGraph, TensorInput
-from edge_rnn_converters.tensors.run import Engine, GraphRunner, Layout, Port, StatePair
-from edge_rnn_converters.tensors.trace import Trace
-from edge_rnn_converters.tensors.values import (
-    AxisError,
-    Known,
-    Opaque,
-    Role,
-    State,
-    Stream,
-    Value,
-    axis,
+from edge_rnn_converters.source import LAST_ONLY, WINDOW, Options, Regime, Source, refuse
+from edge_rnn_converters.tensors import (
+    arithmetic,
+    cells,
+    control,
+    convs,
+    layers,
+    moves,
+    norms,
+    parts,
+    pools,
 )
+from edge_rnn_converters.tensors.enter import Entered, enter, readings
+from edge_rnn_converters.tensors.graph import Op, TensorGraph
+from edge_rnn_converters.tensors.run import Engine, GraphRunner, Layout, Port, StatePair
+from edge_rnn_converters.tensors.trace import KnownOp, Trace, as_stream
+from edge_rnn_converters.tensors.values import AxisError, Role, State, Stream, Value
+from edge_rnn_converters.tensors.vectors import arranged
 
-OPERATORS = cells.operator.known | layers.operator.known | moves.operator.known
+OPERATORS: dict[str, KnownOp] = {
+    kind: known
+    for module in (cells, layers, arithmetic, norms, convs, pools, parts, moves, control)
+    for kind, known in module.operator.known.items()
+}
 """Every operator that converts."""
 
-_FOLLOWED = ("Identity", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Slice", "Gather", "Split",
-             "Concat", "Cast", "Expand")  # fmt: skip
 
-
-def as_source(graph: TensorGraph, engine: Callable[[], Engine]) -> Source:
+def as_source(
+    graph: TensorGraph, engine: Callable[[], Engine], options: Options | None = None
+) -> Source:
     """The model that the graph computes; `engine` loads the graph in its own framework.
 
     A graph that takes its recurrent state as inputs and returns it as outputs becomes a model
     that keeps that state itself. A graph that answers for the last step only becomes a stream that
     answers at every step, with what the source would say if the sequence ended there.
 
+    Which axes are steps and which lie inside one message is what the operators read them as; where
+    that leads nowhere, other readings are tried.
+
     Raises UnsupportedError naming the operator and attribute that can't be run faithfully,
     ModelError for operands that do not fit together.
     """
-    trace = Trace(softmax_axis=-1 if graph.opset >= 13 else 1)
-    source = _enter(trace, graph)
-    for op in graph.operators:
-        _execute(trace, op)
-    output, result, states = _leave(trace, graph)
-    stream = trace.values[source.name]
-    assert isinstance(stream, Stream)  # noqa: S101 - as _enter made it
-    model = _model(trace, stream, result)
-    layout = _layout(trace, stream, f"input {source.name!r}")
-    time = layout.index(Role.TIME) if Role.TIME in layout else None
+    failures: list[tuple[int, EdgeRnnError]] = []
+    for reading in readings(graph):
+        trace = Trace(OPERATORS, softmax_axis=-1 if graph.opset >= 13 else 1)
+        try:
+            entered = enter(trace, graph, reading, options or Options())
+            trace.run(graph.operators)
+            return _leave(trace, graph, entered, engine)
+        except EdgeRnnError as e:
+            failures.append((trace.done, e))
+    raise max(failures, key=lambda failure: failure[0])[1]
+
+
+def _leave(
+    trace: Trace, graph: TensorGraph, entered: Entered, engine: Callable[[], Engine]
+) -> Source:
+    outputs = {name: trace.values.get(name) for name in graph.outputs}
+    states = _pair(trace, entered, outputs)
+    results = _results(trace, graph, outputs, {pair.output for pair in states})
+    model = _model(trace, entered, results)
+    ports = tuple(
+        Port(i, _layout(trace, entered.streams[i.name], f"input {i.name!r}"), n.width)
+        for i, n in zip(entered.used(trace), model.inputs, strict=True)
+    )
+    steps = _steps(trace, ports)
+    last_only = any(s.last for s in results.values())
     run = GraphRunner(
         engine,
-        (Port(source, layout, model.input_width),),
-        ((output, _layout(trace, result, f"output {output!r}")),),
+        ports,
+        tuple((n, _layout(trace, s, f"output {n!r}")) for n, s in results.items()),
         states,
-        fixed={},
-        steps=1 if time is None else source.shape[time],
-        last_only=result.last,
-        carries=all(cell.initial is not None for cell in trace.cells),
+        fixed=entered.fixed,
+        lengths=entered.lengths,
+        steps=steps,
+        last_only=last_only,
+        carries=_carries(trace, model),
     )
-    window = run.steps if run.steps is not None and run.steps > 1 else None
-    regime = Regime(window, result.last)
-    notes = _notes(graph, output, result, run.steps, states)
-    return Source(fold(model), graph.framework, notes, run, regime)
+    window = steps if steps is not None and steps > 1 else None
+    left = set(graph.outputs) - set(results) - {pair.output for pair in states}
+    notes = (*_notes(trace, results, left, steps, ports), *entered.notes, *trace.notes)
+    return Source(fold(model), graph.framework, notes, run, Regime(window, last_only))
 
 
-def _enter(trace: Trace, graph: TensorGraph) -> TensorInput:
-    """Give constants and inputs their values; returns the input that is the stream."""
-    trace.values.update({name: Known(a) for name, a in graph.constants.items()})
-    state_names = _state_inputs(graph)
-    streams = []
-    for i in graph.inputs:
-        if i.name in state_names:
-            trace.values[i.name] = State(trace.new_ids([n or 1 for n in i.shape]))
-            continue
-        streams.append(i)
-        dims = tuple(axis(f"axis {k} of {i.name!r}", n) for k, n in enumerate(i.shape))
-        value = trace.names.unique(i.name)
-        trace.values[i.name] = Stream(value, dims)
-        trace.inputs.add(value)
-        if i.dtype.kind in "iu":
-            trace.indices.add(value)
-        elif i.dtype != np.float32:
-            raise refuse(f"input {i.name!r}", f"{i.dtype}", "expected float32", "export in float32")
-    trace.entered = trace.ids
-    if len(streams) != 1:
-        names = ", ".join(repr(i.name) for i in streams) or "none"
-        why = "expected one input besides the recurrent states"
-        raise refuse("model", f"inputs {names}", why, "export a model with one input")
-    return streams[0]
+def _steps(trace: Trace, ports: tuple[Port, ...]) -> int | None:
+    """How many steps the graph takes at once: one without an axis of steps, None for any."""
+    sizes = [port.input.shape[port.layout.index(Role.TIME)]
+             for port in ports if Role.TIME in port.layout]  # fmt: skip
+    return next((n for n in sizes if n is not None), None) if sizes else 1
 
 
-def _state_inputs(graph: TensorGraph) -> set[str]:
-    """The graph inputs that reach a cell's initial state through moves of their elements."""
-    maker = {name: op for op in graph.operators for name in op.outputs}
-    recurrent = (op for op in graph.operators if op.kind in cells.operator.known)
-    todo = [name for op in recurrent for name in op.inputs[5:7]]
-    found: set[str] = set()
-    while todo:
-        name = todo.pop()
-        op = maker.get(name)
-        if op and op.kind in _FOLLOWED and name not in found:
-            todo.extend(op.inputs if op.kind == "Concat" else op.inputs[:1])
-        found.add(name)
-    return found.intersection(i.name for i in graph.inputs)
-
-
-def _execute(trace: Trace, op: Op) -> None:
-    args = trace.arguments(op)
-    try:
-        with reading(str(op)):
-            results = _results(trace, op, args)
-    except AxisError as e:
-        way_out = "export with plain (batch, steps, features) axes"
-        raise op.refuse("axes", str(e), way_out) from e
-    trace.values.update(zip(op.outputs, results, strict=False))
-
-
-def _results(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
-    if op.kind in OPERATORS:
-        return OPERATORS[op.kind].run(trace, op, args)
-    if any(isinstance(a, Stream | State) for a in args):
-        raise op.refuse("operator", *ONNX_REFUSED.get(op.kind, UNKNOWN))
-    return [Opaque(name) for name in op.outputs]
+def _carries(trace: Trace, model: Model) -> bool:
+    """Can the graph's state be carried on from run to run?"""
+    convolved = [n for n in model.nodes if "ring" in n.STATE or isinstance(n, AHEAD)]
+    given = [cell for cell in trace.cells if cell.initial is not None]
+    if convolved and given:
+        why = "takes its state as an input, but sees nothing of the steps before a run"
+        raise refuse(f"node {convolved[0].name!r}", "state", why, "export without state inputs")
+    return not convolved and len(given) == len(trace.cells)
 
 
 def _stream(value: Value | None) -> Stream | None:
@@ -134,28 +115,37 @@ def _stream(value: Value | None) -> Stream | None:
     return value if isinstance(value, Stream) else None
 
 
-def _leave(trace: Trace, graph: TensorGraph) -> tuple[str, Stream, tuple[StatePair, ...]]:
-    """The output that is the model's result, its value, and the pairs of states.
+def _results(
+    trace: Trace, graph: TensorGraph, outputs: dict[str, Value | None], paired: set[str]
+) -> dict[str, Stream]:
+    """The outputs that are the model's, each with its vector in the order of its dimensions.
 
     A final state is the result only where there is no other: a model of nothing but a cell.
     """
-    outputs = {name: trace.values.get(name) for name in graph.outputs}
-    states = _pair(trace, graph, outputs)
-    paired = {pair.output for pair in states}
-    streams = {name: _stream(value) for name, value in outputs.items()}
+    streams = {name: stream for name, v in outputs.items() if (stream := _stream(v))}
     plain = [name for name, value in outputs.items() if not isinstance(value, State)]
-    final = [name for name, stream in streams.items() if stream]
-    found = plain or [name for name in final if name not in paired] or final
-    result = streams[found[0]] if len(found) == 1 else None
-    if result is None:
-        why = f"expected one result besides the recurrent states, found {found}"
-        way_out = "export a model with one output that depends on its input"
-        raise refuse("model", f"outputs {list(outputs)}", why, way_out)
-    return found[0], result, states
+    found = plain or [name for name in streams if name not in paired] or list(streams)
+    bad = [name for name in found if name not in streams]
+    mixed = len({streams[name].last for name in found if name in streams}) > 1
+    if bad or mixed or not found:
+        why = f"expected results that depend on the input, found {bad or found}"
+        if mixed:
+            why = "some are of every step, some of the last step only"
+        raise refuse("model", f"outputs {list(outputs)}", why, "export a model without those")
+    maker = {name: op for op in graph.operators for name in op.outputs}
+    return {name: _ordered(trace, maker.get(name), name, streams[name]) for name in found}
+
+
+def _ordered(trace: Trace, op: Op | None, name: str, stream: Stream) -> Stream:
+    op = op or Op("Identity", name, (name,), (name,))
+    try:
+        return arranged(trace, op, as_stream(trace, op, stream, "output"))
+    except AxisError as e:
+        raise op.refuse("axes", str(e), "export with plain (batch, steps, features) axes") from e
 
 
 def _pair(
-    trace: Trace, graph: TensorGraph, outputs: dict[str, Value | None]
+    trace: Trace, entered: Entered, outputs: dict[str, Value | None]
 ) -> tuple[StatePair, ...]:
     """Which output is the next value of which state input, element for element.
 
@@ -165,16 +155,13 @@ def _pair(
     following = _following(trace)
     returned = {n: v.ids for n, v in outputs.items() if isinstance(v, State)}
     pairs = []
-    for i in graph.inputs:
-        value = trace.values[i.name]
-        if not isinstance(value, State):
-            continue
-        after = [following.get(int(id_), -1) for id_ in value.ids.flat]
-        name = next((n for n, ids in returned.items() if ids.ravel().tolist() == after), None)
-        if name is None:
+    for name, ids in entered.states.items():
+        after = [following.get(int(id_), -1) for id_ in ids.flat]
+        found = next((n for n, out in returned.items() if out.ravel().tolist() == after), None)
+        if found is None:
             why = "no output is its next value, element for element"
-            raise refuse(f"input {i.name!r}", "state", why, "return the final states as outputs")
-        pairs.append(StatePair(i.name, name, value.ids.shape))
+            raise refuse(f"input {name!r}", "state", why, "return the final states as outputs")
+        pairs.append(StatePair(name, found, ids.shape))
     return tuple(pairs)
 
 
@@ -193,11 +180,23 @@ def _following(trace: Trace) -> dict[int, int]:
     return found
 
 
-def _model(trace: Trace, source: Stream, result: Stream) -> Model:
-    if result.value == source.value:
+def _model(trace: Trace, entered: Entered, results: dict[str, Stream]) -> Model:
+    values = [s.value for s in results.values()]
+    if not set(values).isdisjoint(trace.inputs):
         raise refuse("model", "output", "is the input itself", "export the whole model")
-    inputs = (Input(source.value, trace.widths[source.value]),)
-    return Model(inputs, tuple(trace.nodes), (result.value,))
+    inputs = tuple(
+        Input(entered.streams[i.name].value, trace.widths[entered.streams[i.name].value])
+        for i in entered.used(trace)
+    )
+    return Model(inputs, tuple(_live(trace, set(values))), tuple(values))
+
+
+def _live(trace: Trace, wanted: set[str]) -> Iterator[Node]:
+    """The nodes that the outputs need."""
+    for node in reversed(trace.nodes.values()):
+        if node.name in wanted:
+            wanted.update(reads(node))
+    return (node for node in trace.nodes.values() if node.name in wanted)
 
 
 def _layout(trace: Trace, stream: Stream, what: str) -> Layout:
@@ -205,34 +204,33 @@ def _layout(trace: Trace, stream: Stream, what: str) -> Layout:
 
     A batch of any size merged with the steps is the steps: streams run one at a time.
     """
-    roles = []
+    taken = any(trace.axes.has(dim, Role.TIME) for dim in stream.dims)
+    roles: list[Role | None] = []
     for dim in stream.dims:
         for atom in dim:
-            if atom not in trace.roles.of:
-                taken = Role.TIME in trace.roles.of.values()
-                trace.roles.of[atom] = Role.BATCH if taken else Role.TIME
-        found = {trace.roles.of[atom] for atom in dim}
-        if len(dim) > 1 and (Role.FEATURE in found or any(atom.size for atom in dim)):
+            if trace.axes.role(atom) is None:
+                trace.axes.of[atom] = Role.BATCH if taken else Role.TIME
+                taken = True
+        found = {trace.axes.role(atom) for atom in dim}
+        if (Role.FEATURE in found and len(found) > 1) or (
+            len(dim) > 1 and Role.FEATURE not in found and any(a.size for a in dim)
+        ):
             raise refuse("model", what, f"merges the axes {list(dim)}", "export them apart")
         roles.append(Role.TIME if Role.TIME in found else next(iter(found), None))
     return tuple(roles)
 
 
 def _notes(
-    graph: TensorGraph,
-    output: str,
-    result: Stream,
+    trace: Trace,
+    results: dict[str, Stream],
+    left: set[str],
     steps: int | None,
-    states: tuple[StatePair, ...],
-) -> tuple[str, ...]:
-    kept = {output, *(pair.output for pair in states)}
-    notes = [
-        f"output {name!r} is a final state, which edge-rnn keeps itself: left out"
-        for name in graph.outputs
-        if name not in kept
-    ]
-    if result.last:
-        notes.append(LAST_ONLY.format(f"output {output!r} is of the last step only"))
+    ports: tuple[Port, ...],
+) -> Iterator[str]:
+    for name in sorted(left):
+        yield f"output {name!r} is a final state, which edge-rnn keeps itself: left out"
+    for name, stream in results.items():
+        if stream.last:
+            yield LAST_ONLY.format(f"output {name!r} is of the last step only")
     if steps is not None and steps > 1:
-        notes.append(WINDOW.format(steps, steps))
-    return tuple(notes)
+        yield WINDOW.format(steps, steps)

@@ -76,6 +76,13 @@ def needed(operators: tuple[Op, ...], outputs: tuple[str, ...]) -> tuple[Op, ...
     wanted, kept = set(outputs), []
     for op in reversed(operators):
         if wanted.intersection(op.outputs):
-            wanted.update(op.inputs)
+            wanted.update(_read(op))
             kept.append(op)
     return tuple(kept[::-1])
+
+
+def _read(op: Op) -> set[str]:
+    """All names that the operator reads, in graphs of its own too."""
+    graphs = [g for g in op.attributes.values() if isinstance(g, TensorGraph)]
+    inside = (name for g in graphs for inner in g.operators for name in _read(inner))
+    return {*op.inputs, *inside, *(name for g in graphs for name in g.outputs)}

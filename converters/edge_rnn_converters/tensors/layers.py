@@ -1,30 +1,34 @@
-"""Operators that compute with the stream: dense layers, scales, activations, embeddings."""
+"""Operators that compute with the stream: dense layers, softmax, embeddings."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from edge_rnn.graph import F32, Act, Activation, Dense, Embedding, Matrix, Scale, Softmax
-from edge_rnn_converters import gates
-from edge_rnn_converters.tensors.graph import Op
-from edge_rnn_converters.tensors.moves import pick
-from edge_rnn_converters.tensors.trace import Operators, Trace, as_stream, constant, weights
-from edge_rnn_converters.tensors.values import (
-    Filled,
-    Known,
-    Opaque,
-    State,
-    Stream,
-    Value,
-    with_dims,
+from edge_rnn.frames import FrameConv
+from edge_rnn.graph import (
+    F32,
+    Conv1d,
+    Dense,
+    Embedding,
+    LogSoftmax,
+    Matrix,
+    Node,
+    Scale,
+    Softmax,
 )
+from edge_rnn_converters.tensors.graph import Op
+from edge_rnn_converters.tensors.trace import Operators, Trace, as_stream, weights
+from edge_rnn_converters.tensors.values import Dim, Opaque, Role, State, Stream, Value
+from edge_rnn_converters.tensors.vectors import arranged
 
 operator = Operators()
 
-_CHAIN = "export a model whose layers form one chain"
+CHAIN = "export a model of layers that convert"
 
 
 @operator("MatMul", "by a constant")
@@ -33,7 +37,16 @@ def _matmul(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
         if any(isinstance(a, Stream | State) for a in args):
             raise op.refuse("first input", "is a constant", "export x @ W, not W @ x")
         return [Opaque(op.outputs[0])]
-    return [_dense(trace, op, args[0], weights(op, args[1], "second input"), None)]
+    return [dense(trace, op, args[0], weights(op, args[1], "second input"), None)]
+
+
+@operator("com.microsoft.FusedMatMul", "by a constant, transA=0")
+def _fused_matmul(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
+    for attribute in ("transA", "transBatchA", "transBatchB"):
+        if op.integer(attribute, 0):
+            raise op.refuse(f"{attribute}=1", "it mixes the steps", f"export with {attribute}=0")
+    w = weights(op, args[1], "second input")
+    return [dense(trace, op, args[0], _scaled(op, w.T if op.integer("transB", 0) else w), None)]
 
 
 @operator("Gemm", "by a constant, transA=0")
@@ -44,175 +57,136 @@ def _gemm(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
     w = w.T if op.integer("transB", 0) else w
     bias = weights(op, args[2], "C") if len(args) > 2 and args[2] is not None else None
     if bias is not None and bias.size not in (1, w.shape[-1]):
-        raise op.refuse(f"C of shape {bias.shape}", "expected one bias an output", _CHAIN)
-    alpha, beta = op.number("alpha", 1), op.number("beta", 1)
+        raise op.refuse(f"C of shape {bias.shape}", "expected one bias an output", CHAIN)
+    beta = op.number("beta", 1)
     scaled = None if bias is None else (beta * bias.astype(np.float64)).astype(np.float32)
-    w = (alpha * w.astype(np.float64)).astype(np.float32)
-    return [_dense(trace, op, args[0], w, scaled)]
+    return [dense(trace, op, args[0], _scaled(op, w), scaled)]
 
 
-def _dense(trace: Trace, op: Op, value: Value | None, w: F32, bias: F32 | None) -> Stream:
-    """x w + bias, w (I, N)."""
-    x = as_stream(op, value, "first input")
+def _scaled(op: Op, w: F32) -> F32:
+    return (op.number("alpha", 1) * w.astype(np.float64)).astype(np.float32)
+
+
+def dense(trace: Trace, op: Op, value: Value | None, w: F32, bias: F32 | None) -> Stream:
+    """x w + bias over the last dimension, w (I, N); at each position, if a step has several."""
+    x = as_stream(trace, op, value, "first input")
+    while w.ndim > 2 and w.shape[0] == 1:
+        w = w[0]
     if w.ndim != 2:
-        raise op.refuse(f"weights of shape {w.shape}", "expected two dimensions", _CHAIN)
-    last = len(x.dims) - 1
-    trace.features(x, last, w.shape[0])
+        raise op.refuse(f"weights of shape {w.shape}", "expected two dimensions", CHAIN)
     b = np.zeros(w.shape[1], np.float32)
     if bias is not None:
         b += bias.reshape(-1)
-    matrix = Matrix(np.ascontiguousarray(w.T))
-    name = trace.emit(op, x, lambda name: Dense(name, x.value, matrix, b), w.shape[1])
-    return Stream(name, (*x.dims[:last], trace.feature_axis(name)), x.last)
+    if len(x.dims[-1]) > 1 and trace.axes.has(x.dims[-1], Role.TIME):
+        return _whole_window(trace, op, x, w, b)
+    trace.features(x, len(x.dims) - 1, size=w.shape[0])
+    x = arranged(trace, op, x)
+    matrix, n = Matrix(np.ascontiguousarray(w.T)), trace.width(x) // w.shape[0]
+    if n == 1:
+        name = trace.emit(op, x.value, lambda name: Dense(name, x.value, matrix, b), len(b))
+    else:
+        name = trace.emit(
+            op, x.value, lambda name: FrameConv(name, x.value, matrix, b, kernel=1), n * len(b)
+        )
+    made = trace.axis(f"{name} features", len(b))
+    outer = sum((trace.axes.features(d) for d in x.dims[:-1]), ())
+    return Stream(name, (*x.dims[:-1], made), outer + made, x.last)
 
 
-@operator("Add Sub Mul Div", "by a constant")
-def _arithmetic(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
-    a, b = (v.stream if isinstance(v, State) and v.stream else v for v in args)
-    if isinstance(a, Known) and isinstance(b, Known):
-        return [_folded(op, a.array, b.array)]
-    if not isinstance(a, Stream | State) and not isinstance(b, Stream | State):
-        return [Opaque(op.outputs[0])]
-    if isinstance(b, Stream) and isinstance(a, Known):
-        return [_scaled(trace, op, b, weights(op, a, "first input"), reverse=True)]
-    if isinstance(a, Stream) and isinstance(b, Known):
-        return [_scaled(trace, op, a, weights(op, b, "second input"), reverse=False)]
-    why = "it combines the stream with a value that is not a constant in the file"
-    raise op.refuse("inputs", why, _CHAIN)
-
-
-_UFUNCS = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply}
-
-
-def _folded(op: Op, a: NDArray[Any], b: NDArray[Any]) -> Value:
-    if object in (a.dtype, b.dtype) or max(a.size, b.size) > 1 << 24:
-        return Opaque(op.outputs[0])
-    if op.kind != "Div":
-        return Known(_UFUNCS[op.kind](a, b))
-    return Known(np.divide(a, b) if a.dtype.kind == "f" else a // b)
-
-
-def _scaled(trace: Trace, op: Op, x: Stream, c: F32, reverse: bool) -> Stream:
-    c64 = c.astype(np.float64)
-    match op.kind, reverse:
-        case "Add", _:
-            return _scale(trace, op, x, 0, 1, c64)
-        case "Sub", False:
-            return _scale(trace, op, x, c64, 1, 0)
-        case "Sub", True:
-            return _scale(trace, op, x, 0, -1, c64)
-        case "Mul", _:
-            return _scale(trace, op, x, 0, c64, 0)
-        case "Div", False if np.all(c64):
-            return _scale(trace, op, x, 0, 1 / c64, 0)
-    raise op.refuse("inputs", "it divides by the stream or by zero", _CHAIN)
-
-
-def _scale(
-    trace: Trace, op: Op, x: Stream, offset: ArrayLike, scale: ArrayLike, shift: ArrayLike
-) -> Stream:
-    """A Scale node whose constants are numbers, or arrays along the features' axis alone."""
-    parts = [_along_features(trace, op, x, np.asarray(a)) for a in (offset, scale, shift)]
+def _whole_window(trace: Trace, op: Op, x: Stream, w: F32, b: F32) -> Stream:
+    """A dense layer on all steps of a window of n at once: a convolution as long as the window."""
+    dim = x.dims[-1]
+    n = next(trace.axes.size(a) for a in dim if trace.axes.role(a) is Role.TIME)
+    rest = tuple(a for a in dim if trace.axes.role(a) is not Role.TIME)
+    trace.axes.bind(rest, Role.FEATURE)
+    order, N = trace.order(x), w.shape[1]
+    sizes = [trace.axes.size(a) for a in dim]
+    if set(order) != set(rest) or int(np.prod(sizes)) != w.shape[0]:
+        raise op.refuse(f"weights of shape {w.shape}", f"expected {sizes} inputs", CHAIN)
+    at = {a: k for k, a in enumerate(dim)}
+    time = next(k for k, a in enumerate(dim) if a not in order)
+    turned = w.reshape(*sizes, N).transpose(len(dim), time, *(at[a] for a in order))
+    matrix = Matrix(np.ascontiguousarray(turned.reshape(N, -1)))
     name = trace.emit(
-        op, x, lambda name: Scale(name, x.value, parts[0], parts[1], parts[2]), len(parts[0])
+        op,
+        x.value,
+        lambda name: Conv1d(name, x.value, matrix, b, kernel=n, stride=n, padding="valid"),
+        N,
     )
-    return Stream(name, x.dims, x.last)
-
-
-def _along_features(trace: Trace, op: Op, x: Stream, c: NDArray[Any]) -> F32:
-    rank = len(x.dims)
-    wide = [i + rank - c.ndim for i, n in enumerate(c.shape) if n != 1]
-    if len(wide) > 1 or c.ndim > rank:
-        raise op.refuse(f"constant of shape {c.shape}", "expected one number a feature", _CHAIN)
-    width = trace.features(x, wide[0], c.size) if wide else trace.width(x)
-    with np.errstate(over="ignore"):  # validation names an infinite one
-        return np.ascontiguousarray(np.broadcast_to(c.reshape(-1), (width,)).astype(np.float32))
+    made = trace.axis(f"{name} features", N)
+    return Stream(name, (*x.dims[:-1], made), made, last=True)
 
 
 @operator("BatchNormalization", "its moving averages")
 def _batch_normalization(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
     """scale (x - mean) / sqrt(var + epsilon) + B; the features are dimension 1."""
-    x = as_stream(op, args[0], "X")
+    x = as_stream(trace, op, args[0], "X")
     if op.integer("training_mode", 0):
         raise op.refuse("training_mode=1", "is on", "export the model for inference")
     gamma, beta, mean, var = (
         weights(op, a, n).astype(np.float64)
         for a, n in zip(args[1:5], ("scale", "B", "mean", "var"), strict=True)
     )
-    if len(x.dims) < 2 or trace.features(x, 1, len(gamma)) != len(gamma):
-        raise op.refuse("X", "its dimension 1 is not the features", _CHAIN)
+    if len(x.dims) < 2:
+        raise op.refuse("X", "its dimension 1 is not the features", CHAIN)
+    trace.features(x, 1, size=len(gamma))
     scale = gamma / np.sqrt(var + op.number("epsilon", 1e-5))
-    arrays = [a.astype(np.float32) for a in (mean, scale, beta)]
-    name = trace.emit(op, x, lambda name: Scale(name, x.value, *arrays), len(gamma))
-    return [Stream(name, x.dims, x.last)]
+    parts = [along(trace, op, x, a.reshape(-1, *[1] * (len(x.dims) - 2)))
+             for a in (mean, scale, beta)]  # fmt: skip
+    return [same(trace, op, x, lambda name: Scale(name, x.value, *parts))]
 
 
-@operator("Relu Tanh Sigmoid Softsign HardSigmoid", "")
-def _activation(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
-    alpha, beta = op.number("alpha", 0.2), op.number("beta", 0.5)
-    act = gates.onnx_act(op.kind, alpha, beta)
-    if act is None:
-        why = "only alpha 0.2 (Keras 2) or 1/6 (PyTorch, Keras 3) with beta 0.5 convert"
-        raise op.refuse(f"alpha={alpha:g}, beta={beta:g}", why, "train with one of those")
-    return [_activated(trace, op, args[0], act)]
+def same(trace: Trace, op: Op, x: Stream, make: Callable[[str], Node]) -> Stream:
+    """The stream after a node that keeps every feature where it is."""
+    order = trace.order(x)
+    name = trace.emit(op, x.value, make, trace.width(x))
+    return replace(x, value=name, order=order)
 
 
-def _activated(trace: Trace, op: Op, value: Value | None, act: Act) -> Stream:
-    x = as_stream(op, value, "input")
-    width = trace.width(x)
-    name = trace.emit(op, x, lambda name: Activation(name, x.value, act), width)
-    return Stream(name, x.dims, x.last)
+def along(trace: Trace, op: Op, x: Stream, c: NDArray[Any]) -> F32:
+    """A constant that is broadcast against the stream, as one number a feature."""
+    rank = len(x.dims)
+    if c.ndim > rank:
+        raise op.refuse(f"constant of shape {c.shape}", "has more axes than the stream", CHAIN)
+    c = c.reshape((1,) * (rank - c.ndim) + c.shape)
+    wide = [i for i, n in enumerate(c.shape) if n != 1]
+    for i in wide:
+        if not x.dims[i]:
+            raise op.refuse(f"constant of shape {c.shape}", "repeats the stream", CHAIN)
+        trace.features(x, i, size=c.shape[i])
+    order = trace.order(x)
+    atoms = [a for d in x.dims for a in trace.axes.features(d)]
+    full = [trace.axes.length(trace.axes.features(d)) for d in x.dims]
+    spread = np.broadcast_to(c, full).reshape([trace.axes.size(a) for a in atoms])
+    turned = spread.transpose([atoms.index(a) for a in order])
+    with np.errstate(over="ignore"):  # validation names an infinite one
+        return np.ascontiguousarray(turned.reshape(-1).astype(np.float32))
 
 
-@operator("Clip", "from 0 to 6, or from 0")
-def _clip(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
-    low, high = (_bound(op, args, i, n) for i, n in ((1, "min"), (2, "max")))
-    act: Act | None = {(0.0, 6.0): "relu6", (0.0, None): "relu"}.get((low, high))  # type: ignore[arg-type, assignment]
-    if act is None:
-        why = "only 0 to 6, and 0 without an upper end, convert"
-        raise op.refuse(f"min={low}, max={high}", why, "train with ReLU or ReLU6")
-    return [_activated(trace, op, args[0], act)]
-
-
-def _bound(op: Op, args: list[Value | None], index: int, name: str) -> float | None:
-    """An end of a Clip: attribute or input; float32's largest number is none."""
-    value = op.attributes.get(name)
-    if index < len(args) and args[index] is not None:
-        value = float(constant(op, args[index], name).reshape(()))
-    return None if value is None or abs(value) >= np.finfo(np.float32).max else float(value)
-
-
-@operator("Softmax", "over the features")
+@operator("Softmax LogSoftmax", "over the features")
 def _softmax(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
-    x = as_stream(op, args[0], "input")
+    x = as_stream(trace, op, args[0], "input")
     at = op.integer("axis", trace.softmax_axis) % len(x.dims)
-    if trace.softmax_axis == 1 and at != len(x.dims) - 1:
+    later = trace.softmax_axis == 1 and any(x.dims[at + 1 :])
+    if later:
         why = "before operator set 13 it also covers every later axis"
         raise op.refuse(f"axis={at}", why, "export with operator set 13 or later")
     width = trace.features(x, at)
-    name = trace.emit(op, x, lambda name: Softmax(name, x.value), width)
-    return [Stream(name, x.dims, x.last)]
+    if width != trace.width(x):
+        raise op.refuse(f"axis={at}", "a step has several vectors there", CHAIN)
+    node = Softmax if op.kind == "Softmax" else LogSoftmax
+    return [same(trace, op, x, lambda name: node(name, x.value))]
 
 
-@operator("Gather", "a table by the input (an embedding); of states; the stream's last step")
-def _gather(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
-    data, index, at = args[0], args[1], op.integer("axis", 0)
-    if isinstance(index, Stream):
-        return [_embedding(trace, op, data, index, at)]
-    if isinstance(index, Known) and index.array.dtype.kind == "i" and data is not None:
-        return [pick(trace, op, data, index.array, at)]
-    if isinstance(data, Stream | State):
-        raise op.refuse("indices", "are not constants", "export a fixed index")
-    return [data if isinstance(data, Filled) else Opaque(op.outputs[0])]
-
-
-def _embedding(trace: Trace, op: Op, data: Value | None, x: Stream, at: int) -> Stream:
+def embedding(trace: Trace, op: Op, data: Value | None, x: Stream, at: int) -> Stream:
+    """Rows of a table by an input of one integer a step."""
     table = weights(op, data, "data")
     if at or table.ndim != 2 or x.value not in trace.inputs:
         why = "an embedding takes rows of a table by the model's input itself"
-        raise op.refuse(f"axis={at}, data of shape {table.shape}", why, _CHAIN)
+        raise op.refuse(f"axis={at}, data of shape {table.shape}", why, CHAIN)
     trace.widths[x.value] = 1
     trace.indices.add(x.value)
     rows = Matrix(np.ascontiguousarray(table))
-    name = trace.emit(op, x, lambda name: Embedding(name, x.value, rows), table.shape[1])
-    return with_dims(Stream(name, x.dims), (*x.dims, trace.feature_axis(name)))
+    name = trace.emit(op, x.value, lambda name: Embedding(name, x.value, rows), table.shape[1])
+    made: Dim = trace.axis(f"{name} features", table.shape[1])
+    return Stream(name, (*x.dims, made), made)

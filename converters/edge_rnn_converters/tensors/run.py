@@ -52,9 +52,9 @@ class GraphRunner:
     """Runs the graph that `open` loads, which may raise CannotRunError.
 
     `inputs` are side by side in x, `outputs`, with their dimensions, side by side in y; `fixed`
-    inputs are always the same. `steps`: how many the graph takes at once, None for any number;
-    `last_only`: it answers for a sequence's last step only; `carries`: run by run, its state can
-    be carried on.
+    inputs are always the same, `lengths` the number of steps. `steps`: how many the graph
+    takes at once, None for any number; `last_only`: it answers for a sequence's last step only;
+    `carries`: run by run, its state can be carried on.
     """
 
     open: Callable[[], Engine]
@@ -62,6 +62,7 @@ class GraphRunner:
     outputs: tuple[tuple[str, Layout], ...]
     states: tuple[StatePair, ...]
     fixed: Arrays
+    lengths: tuple[TensorInput, ...]
     steps: int | None
     last_only: bool
     carries: bool
@@ -106,7 +107,8 @@ class GraphRunner:
 
     def _fed(self, x: F32) -> dict[str, NDArray[Any]]:
         """x (t, I) cut into the inputs."""
-        fed, start = {}, 0
+        fed = {i.name: np.full([n or 1 for n in i.shape], len(x), i.dtype) for i in self.lengths}
+        start = 0
         for port in self.inputs:
             fed[port.input.name] = _arranged(port, x[:, start : start + port.width])
             start += port.width
@@ -115,23 +117,25 @@ class GraphRunner:
 
 def _arranged(port: Port, x: F32) -> NDArray[Any]:
     """x (t, width) with its axes where the graph has them."""
-    size = {Role.TIME: len(x), Role.FEATURE: x.shape[1]}
-    order = [role for role in port.layout if role in size]
-    values = x.T if order == [Role.FEATURE, Role.TIME] else x
-    values = values.reshape([size.get(role, 1) for role in port.layout])  # type: ignore[arg-type]
-    full = [
-        (n or 1) if role is Role.BATCH else values.shape[i]
-        for i, (role, n) in enumerate(zip(port.layout, port.input.shape, strict=True))
-    ]
-    return np.ascontiguousarray(np.broadcast_to(values, full), port.input.dtype)
+    shape = [n or 1 for n in port.input.shape]
+    inner = [n for n, role in zip(shape, port.layout, strict=True) if role is Role.FEATURE]
+    if port.layout.count(Role.FEATURE) == 1:
+        inner = [x.shape[1]]
+    values = x.reshape(len(x), *inner)
+    if Role.TIME in port.layout:
+        before = port.layout[: port.layout.index(Role.TIME)].count(Role.FEATURE)
+        values = np.moveaxis(values, 0, before)
+    sizes = iter(values.shape if Role.TIME in port.layout else values.shape[1:])
+    kept = [next(sizes) if r in (Role.TIME, Role.FEATURE) else 1 for r in port.layout]
+    full = [n if r is Role.BATCH else k for n, k, r in zip(shape, kept, port.layout, strict=True)]
+    return np.ascontiguousarray(np.broadcast_to(values.reshape(kept), full), port.input.dtype)
 
 
 def _rows(y: NDArray[Any], layout: Layout) -> F32:
     """The first of the batch, (t, O)."""
-    kept = [role for role in layout if role in (Role.TIME, Role.FEATURE)]
     values = y[tuple(slice(None) if r in (Role.TIME, Role.FEATURE) else 0 for r in layout)]
-    if kept == [Role.FEATURE, Role.TIME]:
-        values = values.T
-    if len(kept) < 2:
-        values = values.reshape((-1, 1) if kept == [Role.TIME] else (1, -1))
-    return np.asarray(values, np.float32)
+    if Role.TIME not in layout:
+        return np.asarray(values.reshape(1, -1), np.float32)
+    before = layout[: layout.index(Role.TIME)].count(Role.FEATURE)
+    values = np.moveaxis(values, before, 0)
+    return np.asarray(values.reshape(len(values), -1), np.float32)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,18 +12,22 @@ from numpy.typing import NDArray
 
 from edge_rnn.errors import ModelError
 from edge_rnn.graph import Node
-from edge_rnn_converters.source import Names
+from edge_rnn.graph import reads as node_reads
+from edge_rnn.windows import Pad
+from edge_rnn_converters.refused import ONNX_REFUSED, UNKNOWN
+from edge_rnn_converters.source import Names, reading
 from edge_rnn_converters.tensors.graph import Op
 from edge_rnn_converters.tensors.values import (
+    Atom,
+    Axes,
     AxisError,
     Dim,
     Known,
+    Opaque,
     Role,
-    Roles,
     State,
     Stream,
     Value,
-    axis,
 )
 
 
@@ -36,80 +41,7 @@ class CellState:
     final: NDArray[np.int64]
 
 
-@dataclass(slots=True)
-class Trace:
-    """Everything found so far.
-
-    `inputs` are the graph's, `indices` those of integers, which only an embedding may read; state
-    elements numbered below `entered` are of graph inputs; `softmax_axis` is Softmax's default,
-    which depends on the operator set.
-    """
-
-    values: dict[str, Value] = field(default_factory=dict)
-    roles: Roles = field(default_factory=Roles)
-    names: Names = field(default_factory=Names)
-    widths: dict[str, int] = field(default_factory=dict)
-    inputs: set[str] = field(default_factory=set)
-    indices: set[str] = field(default_factory=set)
-    nodes: list[Node] = field(default_factory=list)
-    cells: list[CellState] = field(default_factory=list)
-    ids: int = 0
-    entered: int = 0
-    softmax_axis: int = -1
-
-    def new_ids(self, shape: Sequence[int]) -> NDArray[np.int64]:
-        """Numbers for new state elements, no two alike."""
-        n = int(np.prod(shape))
-        self.ids += n
-        return np.arange(self.ids - n, self.ids).reshape(shape)
-
-    def arguments(self, op: Op) -> list[Value | None]:
-        """The values the operator reads. Raises ModelError for one that nothing makes."""
-        for name in op.inputs:
-            if name and name not in self.values:
-                raise ModelError(f"{op} reads {name!r}, which nothing before it makes")
-        return [self.values[name] if name else None for name in op.inputs]
-
-    def features(self, stream: Stream, position: int, size: int | None = None) -> int:
-        """Read a dimension as the features and return how many; `size` is what the reader has.
-
-        Raises AxisError when it is something else or of another size.
-        """
-        dim = stream.dims[position]
-        self.roles.bind(dim, Role.FEATURE)
-        declared = dim[0].size if dim else 1
-        width = self.widths.get(stream.value, declared if declared is not None else size)
-        if width is None:
-            raise AxisError(f"how many {dim[0]} are there? Give the number in the export")
-        if size not in (None, width) or declared not in (None, width):
-            raise AxisError(f"{size or declared} features for {stream.value!r}, which has {width}")
-        self.widths[stream.value] = width
-        return width
-
-    def width(self, stream: Stream) -> int:
-        """How many features the stream has; of an input not yet read, its last dimension's."""
-        found = self.roles.find(stream.dims, Role.FEATURE)
-        if found is None and stream.value in self.widths:
-            return self.widths[stream.value]
-        return self.features(stream, len(stream.dims) - 1 if found is None else found)
-
-    def emit(self, op: Op, stream: Stream, make: Callable[[str], Node], width: int) -> str:
-        """Add the node that `make` makes of its name; it reads the stream."""
-        node = make(self.names.unique(op.name or f"{op.kind}_{op.outputs[0]}"))
-        if stream.value in self.indices and node.OP != "embedding":
-            raise op.refuse("input", "integers are read by an embedding only", "use float inputs")
-        self.nodes.append(node)
-        self.widths[node.name] = width
-        return node.name
-
-    def feature_axis(self, value: str) -> Dim:
-        """The feature dimension of a new value."""
-        dim = axis(f"{value} features", self.widths[value])
-        self.roles.bind(dim, Role.FEATURE)
-        return dim
-
-
-Handler: TypeAlias = Callable[[Trace, Op, list[Value | None]], list[Value]]
+Handler: TypeAlias = Callable[["Trace", Op, list[Value | None]], list[Value]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +50,127 @@ class KnownOp:
 
     run: Handler
     doc: str
+
+
+@dataclass(slots=True)
+class Trace:
+    """Everything found so far.
+
+    `inputs` are the values that are the model's, with their widths as soon as they are read;
+    `indices` those of integers, which only an embedding may read; state elements numbered below
+    `entered` are of graph inputs; `framed`: what a convolution without a known step axis runs
+    along lies inside one message. `softmax_axis` is Softmax's default, which depends on the
+    operator set.
+    """
+
+    operators: Mapping[str, KnownOp]
+    values: dict[str, Value] = field(default_factory=dict)
+    axes: Axes = field(default_factory=Axes)
+    names: Names = field(default_factory=Names)
+    widths: dict[str, int] = field(default_factory=dict)
+    inputs: set[str] = field(default_factory=set)
+    indices: set[str] = field(default_factory=set)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    cells: list[CellState] = field(default_factory=list)
+    cropped: dict[str, Callable[[int], Stream]] = field(default_factory=dict)
+    floors: dict[str, tuple[str, float]] = field(default_factory=dict)
+    inverses: dict[str, Stream] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    ids: int = 0
+    entered: int = 0
+    done: int = 0
+    framed: bool = False
+    softmax_axis: int = -1
+
+    def new_ids(self, shape: Sequence[int]) -> NDArray[np.int64]:
+        """Numbers for new state elements, no two alike."""
+        n = int(np.prod(shape))
+        self.ids += n
+        return np.arange(self.ids - n, self.ids).reshape(shape)
+
+    def run(self, operators: Sequence[Op]) -> None:
+        """Execute operators in order. Raises UnsupportedError, ModelError naming the one."""
+        for op in operators:
+            args = [self.value(op, name) if name else None for name in op.inputs]
+            try:
+                with reading(str(op)):
+                    results = self._results(op, args)
+            except AxisError as e:
+                way_out = "export with plain (batch, steps, features) axes"
+                raise op.refuse("axes", str(e), way_out) from e
+            self.values.update(zip(op.outputs, results, strict=False))
+            self.done += 1
+
+    def _results(self, op: Op, args: list[Value | None]) -> list[Value]:
+        if op.kind in self.operators:
+            return self.operators[op.kind].run(self, op, args)
+        if any(isinstance(a, Stream | State) for a in args):
+            raise op.refuse("operator", *ONNX_REFUSED.get(op.kind, UNKNOWN))
+        return [Opaque(name) for name in op.outputs]
+
+    def value(self, op: Op, name: str) -> Value:
+        """The value that the operator reads. Raises ModelError for one that nothing makes."""
+        if name not in self.values:
+            raise ModelError(f"{op} reads {name!r}, which nothing before it makes")
+        return self.values[name]
+
+    def features(self, stream: Stream, *positions: int, size: int | None = None) -> int:
+        """Read dimensions as features and return how many; `size` is what the reader has.
+
+        Raises AxisError when it is something else or of another size.
+        """
+        for i in positions:
+            self.axes.bind(stream.dims[i], Role.FEATURE)
+        dims = [stream.dims[i] for i in positions]
+        if size is not None and len(dims) == 1 and len(dims[0]) == 1 and dims[0][0].size is None:
+            self.axes.sizes.setdefault(dims[0][0], size)
+        found = math.prod(self.axes.length(dim) for dim in dims)
+        if size not in (None, found):
+            raise AxisError(f"{size} features for {stream.value!r}, which has {found}")
+        return found
+
+    def order(self, stream: Stream) -> Dim:
+        """The axes of the value's vector. Of an input that nothing has read, its last dimension."""
+        order = self.axes.features(stream.order)
+        if not order and stream.value in self.inputs and stream.value not in self.widths:
+            self.axes.bind(stream.dims[-1] if stream.dims else (), Role.FEATURE)
+            order = self.axes.features(stream.order)
+        width = self.axes.length(order)
+        if self.widths.setdefault(stream.value, width) != width:
+            had = self.widths[stream.value]
+            raise AxisError(f"{list(order)} are features, but {had} were read before")
+        return order
+
+    def width(self, stream: Stream) -> int:
+        """How many features the stream has."""
+        return self.axes.length(self.order(stream))
+
+    def meet(self, a: Dim, b: Dim) -> None:
+        """Two values' dimensions lie side by side: what one is, the other is too."""
+        if len(a) != 1 or len(b) != 1 or a == b:
+            return
+        for one, other in ((a, b), (b, a)):
+            role = self.axes.role(other[0])
+            if role is not None:
+                self.axes.bind(one, role)
+
+    def emit(self, op: Op, reads: str, make: Callable[[str], Node], width: int) -> str:
+        """Add the node that `make` makes of its name and return that; it reads the value."""
+        node = make(self.names.unique(op.name or f"{op.kind}_{op.outputs[0]}"))
+        if not self.inverses.keys().isdisjoint(node_reads(node)):
+            why = "it reads one over a value, and this is no norm that is known"
+            raise op.refuse("inputs", why, "export a model of layers that convert")
+        if reads in self.indices and node.OP != "embedding":
+            raise op.refuse("input", "integers are read by an embedding only", "use float inputs")
+        self.nodes[node.name] = node
+        self.widths[node.name] = width
+        return node.name
+
+    def axis(self, label: str, size: int | None, role: Role = Role.FEATURE) -> Dim:
+        """A new dimension of that role; one of size 1 has no axis."""
+        dim = () if size == 1 else (Atom(label, size),)
+        self.axes.bind(dim, role)
+        return dim
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +189,20 @@ class Operators:
         return register
 
 
-def as_stream(op: Op, value: Value | None, what: str) -> Stream:
+def as_stream(trace: Trace, op: Op, value: Value | None, what: str) -> Stream:
     """The value as the stream. Raises UnsupportedError when it is something else."""
     if isinstance(value, State) and value.stream is not None:
         value = value.stream
     if not isinstance(value, Stream):
         raise op.refuse(what, "is not computed from the model's input", "export a plain chain")
-    return value
+    if value.padded is None:
+        return value
+    before, after, number = value.padded
+    width = trace.width(value)
+    name = trace.emit(
+        op, value.value, lambda name: Pad(name, value.value, before, after, number), width
+    )
+    return replace(value, value=name, order=trace.order(value), padded=None)
 
 
 def constant(op: Op, value: Value | None, what: str) -> NDArray[Any]:
