@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edge_rnn.graph import F32, Act, Concat, Node
 from edge_rnn.windows import Reverse
 from edge_rnn_converters import gates
+from edge_rnn_converters.refused import ONNX_CELL_REFUSED as CELL_REFUSED
 from edge_rnn_converters.refused import UNKNOWN
 from edge_rnn_converters.tensors.graph import Op
 from edge_rnn_converters.tensors.moves import is_zero
@@ -59,6 +60,8 @@ def _cell(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
     unknown = set(op.attributes) - _READ
     if backwards is None or unknown:
         raise op.refuse(min(unknown, default="direction"), *UNKNOWN)
+    if op.number("clip", 0):
+        raise op.refuse("clip", *CELL_REFUSED["clip"])
     x, layout = _sequence(trace, op, args), op.integer("layout", 0)
     _check_lengths(trace, op, x, args[4])
     runs = [_run(trace, op, args, x, k, back) for k, back in enumerate(backwards)]

@@ -140,6 +140,11 @@ def _conv_over_steps(trace: Trace, op: Op, x: Stream, sweep: _Sweep, w: F32, b: 
     if width != trace.width(x):
         raise op.refuse("X", "a step has several positions", "convolve along one axis")
     matrix = Matrix(np.ascontiguousarray(w.transpose(0, 2, 1).reshape(len(w), -1)))
+    if groups == sweep.kernel == sweep.stride == 1 and not sweep.before and not sweep.after:
+        name = trace.emit(op, x.value, lambda name: Dense(name, x.value, matrix, b), len(b))
+        features = trace.axis(f"{name} features", len(b))
+        dims = (x.dims[0], features, *x.dims[2:])
+        return replace(x, value=name, dims=dims, order=features)
 
     def made(sweep: _Sweep) -> Stream:
         source, padding = _padded(trace, op, x.value, sweep, 0.0, width)
