@@ -178,7 +178,7 @@ def _checked(
 def _run_source(
     read: Source, x: F32, truth: reference.F64, check: Check
 ) -> tuple[str | None, float | None, int, tuple[str, ...]]:
-    """(what ran, its error, the steps it answered for, a note if it did not run)."""
+    """(what ran, its error, the steps it answered for, notes: why it did not run, what it told)."""
     if check not in ("auto", "require", "skip"):
         raise ModelError(f"check is {check!r}, expected auto, require or skip")
     if check == "skip":
@@ -190,7 +190,7 @@ def _run_source(
             raise UnsupportedError(f"check=require: the source can't be run: {e}") from e
         return None, None, 0, (f"the source framework was not run: {e}",)
     error = compare.agree(result.framework, result.y, truth, result.steps)
-    return result.framework, error, int((result.steps < len(truth)).sum()), ()
+    return result.framework, error, int((result.steps < len(truth)).sum()), result.notes
 
 
 def _named(columns: Sequence[Feature | str]) -> tuple[Feature, ...]:

@@ -36,11 +36,13 @@ class CannotRunError(EdgeRnnError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceRun:
-    """What the source framework computed: rows y (len(steps), O), each at its step of x."""
+    """What the source framework computed: rows y (len(steps), O), each at its step of x; `notes`
+    say what the run told of the source."""
 
     framework: str
     steps: NDArray[np.int64]
     y: F32
+    notes: tuple[str, ...] = ()
 
 
 class Runner(Protocol):

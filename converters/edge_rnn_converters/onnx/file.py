@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from edge_rnn.errors import MissingExtraError, UnsupportedError
 from edge_rnn_converters.detect import ACCEPTED
+from edge_rnn_converters.onnx import quantized
+from edge_rnn_converters.onnx.external import bring_in
 from edge_rnn_converters.source import MAX_BYTES, refuse
 from edge_rnn_converters.tensors.graph import Op, TensorGraph, TensorInput, needed
 
@@ -17,11 +20,22 @@ MIN_OPSET = 7
 MAX_DEPTH = 16
 
 
-def load(path: Path) -> tuple[bytes, TensorGraph]:
-    """The file's bytes and graph.
+@dataclass(frozen=True, slots=True, eq=False)
+class OnnxFile:
+    """A file's model as bytes, weights and all; its graph, in float; where operators on quantized
+    numbers were replaced to get that, the float model as bytes, and were they activations?"""
+
+    blob: bytes
+    graph: TensorGraph
+    float_blob: bytes | None = None
+    activations: bool = False
+
+
+def load(path: Path) -> OnnxFile:
+    """The file's model.
 
     Raises MissingExtraError without onnx, UnsupportedError for a file that is no ONNX model, is
-    too large, or keeps its weights in other files.
+    too large, or keeps its weights in files that are not beside it.
     """
     try:
         import onnx
@@ -33,15 +47,25 @@ def load(path: Path) -> tuple[bytes, TensorGraph]:
         raise UnsupportedError(f"{path.name}: {size} bytes, at most {MAX_BYTES} are read")
     blob = path.read_bytes()
     proto = _parse(onnx, path, blob)
-    _check(onnx, path, proto)
+    _check(path, proto)
+    if bring_in(onnx, path, proto):
+        blob = proto.SerializeToString()
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto)
+    plain, activations, float_blob = proto, False, None
+    if quantized.is_quantized(proto):
+        plain, activations = quantized.as_float(onnx, proto)
+        float_blob = plain.SerializeToString()
+    return OnnxFile(blob, _whole(onnx, plain), float_blob, activations)
+
+
+def _whole(onnx: Any, proto: Any) -> TensorGraph:
     opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
     framework = (
         f"onnx operator set {opset}, {proto.producer_name or 'unknown producer'} "
         f"{proto.producer_version}".strip()
     )
-    return blob, _graph(onnx, proto.graph, framework, opset)
+    return _graph(onnx, proto.graph, framework, opset)
 
 
 def _graph(onnx: Any, graph: Any, framework: str, opset: int, depth: int = 0) -> TensorGraph:
@@ -82,16 +106,9 @@ def _parse(onnx: Any, path: Path, blob: bytes) -> Any:
     return proto
 
 
-def _check(onnx: Any, path: Path, proto: Any) -> None:
+def _check(path: Path, proto: Any) -> None:
     if len(proto.graph.node) > MAX_OPERATORS:
         raise UnsupportedError(f"{path.name}: {len(proto.graph.node)} operators are too many")
-    for tensor in proto.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            why = "is kept in another file"
-            raise refuse(
-                path.name, f"weight {tensor.name!r}", why,
-                "save the model as one file: onnx.save(onnx.load(SOURCE), TARGET)",
-            )  # fmt: skip
     opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
     if opset < MIN_OPSET:
         why = f"expected {MIN_OPSET} or later"

@@ -17,6 +17,7 @@ from edge_rnn_converters.tensors.graph import Op
 from edge_rnn_converters.tensors.moves import is_zero
 from edge_rnn_converters.tensors.trace import CellState, Operators, Trace, as_stream, weights
 from edge_rnn_converters.tensors.values import (
+    Dim,
     Filled,
     Known,
     Lengths,
@@ -35,7 +36,6 @@ _KINDS: dict[str, gates.Kind] = {"RNN": "rnn", "LSTM": "lstm", "GRU": "gru"}
 _READ = {"hidden_size", "activations", "activation_alpha", "activation_beta", "layout", "direction",
          "linear_before_reset", "input_forget", "clip"}  # fmt: skip
 _BACKWARDS = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
-_LENGTHS = "export the model without a lengths input"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,11 +113,16 @@ def _check_lengths(trace: Trace, op: Op, x: Stream, lengths: Value | None) -> No
         case Known(array=a) if a.dtype == object:
             if all(isinstance(n, Size) and n.dim == T for n in a.flat):
                 return
-        case Known(array=a) if np.all(a == trace.axes.length(T)):
+        case Known(array=a) if np.all(a == _known_length(trace, T)):
             return
-        case Filled(number=n) if n == trace.axes.length(T):
+        case Filled(number=n) if n == _known_length(trace, T):
             return
-    raise op.refuse("sequence_lens", "end sequences early, and a stream has no end", _LENGTHS)
+    raise op.refuse("sequence_lens", *CELL_REFUSED["sequence_lens"])
+
+
+def _known_length(trace: Trace, dim: Dim) -> int | None:
+    """How many steps there are; None where the graph leaves it open."""
+    return trace.axes.length(dim) if all(a.size is not None for a in dim) else None
 
 
 def _run(

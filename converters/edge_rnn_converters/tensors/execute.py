@@ -74,6 +74,8 @@ def _leave(
         for i, n in zip(entered.used(trace), model.inputs, strict=True)
     )
     steps = _steps(trace, ports)
+    if steps == 1:
+        _no_hidden_state(trace, ports, results)
     last_only = any(s.last for s in results.values())
     run = GraphRunner(
         engine,
@@ -97,6 +99,21 @@ def _steps(trace: Trace, ports: tuple[Port, ...]) -> int | None:
     sizes = [port.input.shape[port.layout.index(Role.TIME)]
              for port in ports if Role.TIME in port.layout]  # fmt: skip
     return next((n for n in sizes if n is not None), None) if sizes else 1
+
+
+def _no_hidden_state(trace: Trace, ports: tuple[Port, ...], results: dict[str, Stream]) -> None:
+    """Refuse a graph of one step that hands a state around which no cell was seen to keep: run
+    alone it would forget."""
+    for port in ports[1:]:
+        for name, stream in results.items():
+            sizes = [None if any(a.size is None for a in d) else trace.axes.length(d)
+                     for d in stream.dims]  # fmt: skip
+            known = [n or m for n, m in zip(port.input.shape, sizes, strict=False)]
+            if len(sizes) == len(port.input.shape) and known == [m or n for m, n in zip(
+                sizes, port.input.shape, strict=True)]:  # fmt: skip
+                why = f"comes back as output {name!r}, as a state does, but no cell keeps it"
+                way_out = "export with the framework's own recurrent layers, not their equations"
+                raise refuse(f"input {port.input.name!r}", "state", why, way_out)
 
 
 def _carries(trace: Trace, model: Model) -> bool:
