@@ -133,7 +133,7 @@ def _run(
     H = cell.u.shape[1]
     if backwards:
         source = _reversed(trace, op, source, trace.width(x))
-    name = trace.emit(op, source, lambda name: _node(op, name, source, cell), H)
+    name = trace.emit(op, source, lambda name: _node(op, name, source, cell, k), H)
     rows = _reversed(trace, op, name, H) if backwards else name
     slots = {"h": args[5], "c": args[6]} if op.kind == "LSTM" else {"h": args[5]}
     single = not x.dims[op.integer("layout", 0)]
@@ -170,8 +170,8 @@ def _vectors(op: Op, value: Value | None, name: str, shape: tuple[int, int]) -> 
     return a.reshape(shape)
 
 
-def _node(op: Op, name: str, source: str, cell: gates.Cell) -> Node:
-    acts = _activations(op)
+def _node(op: Op, name: str, source: str, cell: gates.Cell, k: int) -> Node:
+    acts = _activations(op, k)
     if op.kind == "RNN":
         return gates.rnn(name, source, cell, acts[0])
     if op.kind == "LSTM":
@@ -181,15 +181,15 @@ def _node(op: Op, name: str, source: str, cell: gates.Cell) -> Node:
     return gates.gru(name, source, cell, "after" if after else "before", acts[0], acts[1])
 
 
-def _activations(op: Op) -> list[Act]:
-    """The cell's activations. Those with parameters take them, in order, from two lists."""
-    names = list(op.attributes.get("activations", _DEFAULTS[op.kind]))
+def _activations(op: Op, k: int) -> list[Act]:
+    """Direction k's activations. Those with parameters take them, in order, from two lists."""
+    D, n = len(_BACKWARDS[op.attributes.get("direction", "forward")]), len(_DEFAULTS[op.kind])
+    names = list(op.attributes.get("activations", _DEFAULTS[op.kind] * D))
     alphas = iter(op.attributes.get("activation_alpha", []))
     betas = iter(op.attributes.get("activation_beta", []))
-    if len(names) != len(_DEFAULTS[op.kind]):
-        n = len(_DEFAULTS[op.kind])
-        raise op.refuse(f"activations {names}", f"expected {n}", "export the model again")
-    return [_activation(op, name, alphas, betas) for name in names]
+    if len(names) != D * n:
+        raise op.refuse(f"activations {names}", f"expected {D * n}", "export the model again")
+    return [_activation(op, name, alphas, betas) for name in names][k * n : (k + 1) * n]
 
 
 def _activation(op: Op, name: str, alphas: Iterator[float], betas: Iterator[float]) -> Act:

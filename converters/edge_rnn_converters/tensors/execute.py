@@ -87,6 +87,7 @@ def _leave(
         steps=steps,
         last_only=last_only,
         carries=_carries(trace, model),
+        schedule=None if any(isinstance(n, AHEAD) for n in model.nodes) else model.schedule,
     )
     window = steps if steps is not None and steps > 1 else None
     left = set(graph.outputs) - set(results) - {pair.output for pair in states}

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.graph import F32
+from edge_rnn.graph import F32, Schedule
 from edge_rnn_converters.source import CannotRunError, SourceRun, prefixes
 from edge_rnn_converters.tensors.graph import TensorInput
 from edge_rnn_converters.tensors.values import Role
@@ -54,7 +54,8 @@ class GraphRunner:
     `inputs` are side by side in x, `outputs`, with their dimensions, side by side in y; `fixed`
     inputs are always the same, `lengths` the number of steps. `steps`: how many the graph
     takes at once, None for any number; `last_only`: it answers for a sequence's last step only;
-    `carries`: run by run, its state can be carried on.
+    `carries`: run by run, its state can be carried on; `schedule`: when a stream's answers are
+    there, None for a model that looks ahead.
     """
 
     open: Callable[[], Engine]
@@ -66,6 +67,7 @@ class GraphRunner:
     steps: int | None
     last_only: bool
     carries: bool
+    schedule: Schedule | None
 
     def __call__(self, x: F32) -> SourceRun:
         """x (T, I) -> the source's outputs; states returned are fed back, as a stream's are.
@@ -80,7 +82,7 @@ class GraphRunner:
         except Exception as e:
             # A framework may raise whatever it likes for what a graph does wrong.
             raise CannotRunError(f"{engine.framework} can't run it: {e}") from e
-        steps = [np.arange(stop - len(y), stop) for stop, y in runs]
+        steps = [self._steps_of(stop, len(y)) for stop, y in runs]
         rows = np.concatenate([y for _, y in runs])
         return SourceRun(engine.framework, np.concatenate(steps), rows)
 
@@ -94,6 +96,13 @@ class GraphRunner:
             parts = [_rows(np.asarray(given[name]), layout) for name, layout in self.outputs]
             yield stop, np.concatenate(parts, axis=1)
 
+    def _steps_of(self, stop: int, rows: int) -> NDArray[np.int64]:
+        """The steps that so many rows, the latest there are after a run, are answers of."""
+        at = self.schedule
+        if at is None:
+            return np.arange(stop - rows, stop)
+        return at.first + at.period * np.arange(at.count(stop) - rows, at.count(stop))
+
     def _spans(self, T: int) -> list[tuple[int, int]]:
         """Which steps each run takes: one after the other where the state carries on, from the
         start where it does not."""
@@ -103,7 +112,8 @@ class GraphRunner:
             return list(zip([0, *ends[:-1]], ends, strict=True))
         if n or not self.last_only:
             return [(0, n or T)]
-        return [(0, stop) for stop in prefixes(T)]
+        return [(0, stop) for stop in prefixes(T) if self.schedule is None or
+                self.schedule.count(stop)]  # fmt: skip
 
     def _fed(self, x: F32) -> dict[str, NDArray[Any]]:
         """x (t, I) cut into the inputs."""
