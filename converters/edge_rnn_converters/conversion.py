@@ -72,13 +72,15 @@ def convert(
     classes: Sequence[str] = (),
     targets: Sequence[Feature | str] = (),
     rate_hz: float | None = None,
+    inputs: Mapping[str, tuple[int, ...] | float] | None = None,
     check: Check = "auto",
 ) -> Model:
     """The model in a .keras, .h5 or .onnx file, quantized.
 
     quantize: the precision of weights and activations; layers: that of the nodes of these names.
     features, classes, targets: names of the input's and output's columns; rate_hz: how often a
-    message comes. check: "auto" runs the source framework if it is installed, "require" demands
+    message comes. inputs: by name, the shape of a source's input that its file leaves open, or the
+    number that an input always is, a sampling rate. check: "auto" runs the source framework if it is installed, "require" demands
     it, "skip" does not run it.
 
     Where the source answers once, at a sequence's end, the model answers at every step, with what
@@ -96,6 +98,7 @@ def convert(
         classes=classes,
         targets=targets,
         rate_hz=rate_hz,
+        inputs=inputs,
         check=check,
     ).model
 
@@ -109,13 +112,14 @@ def convert_with_report(
     classes: Sequence[str] = (),
     targets: Sequence[Feature | str] = (),
     rate_hz: float | None = None,
+    inputs: Mapping[str, tuple[int, ...] | float] | None = None,
     check: Check = "auto",
     progress: Progress = lambda stage: None,
 ) -> Conversion:
     """As `convert`, with the report of what was checked; `progress` is told each stage."""
     path = Path(source)
     progress(f"reading {path.name}")
-    read = _read(path, Options())
+    read = _read(path, Options(inputs=inputs or {}))
     described = replace(
         read.model,
         features=_named(features),

