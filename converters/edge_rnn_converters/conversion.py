@@ -80,8 +80,8 @@ def convert(
     quantize: the precision of weights and activations; layers: that of the nodes of these names.
     features, classes, targets: names of the input's and output's columns; rate_hz: how often a
     message comes. inputs: by name, the shape of a source's input that its file leaves open, or the
-    number that an input always is, a sampling rate. check: "auto" runs the source framework if it is installed, "require" demands
-    it, "skip" does not run it.
+    number that an input always is, a sampling rate. check: "auto" runs the source framework if it
+    is installed, "require" demands it, "skip" does not run it.
 
     Where the source answers once, at a sequence's end, the model answers at every step, with what
     the source would say if the sequence ended there.

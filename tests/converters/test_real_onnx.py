@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_silero_s_state_is_its_framework_s() -> None:
 
 
 def test_silero_s_flat_files_need_the_length_of_a_message() -> None:
-    with pytest.raises(UnsupportedError, match="how many .* are there"):
+    with pytest.raises(UnsupportedError, match=r"how many .* are there"):
         convert(silero(FLAT[0]), check="skip")
 
 
@@ -67,12 +68,19 @@ def test_silero_without_its_cell_s_operator_is_refused_not_run_without_memory() 
         convert(path, inputs={"input": (1, 576)}, check="skip")
 
 
+SENSITIVE = ("stft_Conv", "Relu", "Relu_2")
+"""A row of eight-bit weights leaks from loud frequencies into the quiet ones beside them."""
+
+
 @pytest.mark.parametrize("quantize", ["w8a16", "int8"])
 def test_silero_quantized_decides_as_before(quantize: str) -> None:
     x, golden = speech()
-    y = Session(convert(silero(), quantize, check="skip"), capacity=1).run("s", x)[:, 0]  # type: ignore[arg-type]
-    assert np.abs(y - golden["y"]).max() <= 0.03
-    assert np.mean((y > 0.5) == (golden["y"] > 0.5)) >= 0.99
+    for half, bound in ((SENSITIVE, 0.03), ((), 0.07)):
+        layers: dict[str, Any] = dict.fromkeys(half, "float16")
+        converted = convert(silero(), quantize, layers=layers, check="skip")  # type: ignore[arg-type]
+        y = Session(converted, capacity=1).run("s", x)[:, 0]
+        assert np.abs(y - golden["y"]).max() <= bound
+        assert np.mean((y > 0.5) == (golden["y"] > 0.5)) >= 0.99
 
 
 @pytest.mark.parametrize("name", ["dtln_model_1_onnx", "nsnet2_gru_onnx"])

@@ -74,7 +74,7 @@ def _leave(
         for i, n in zip(entered.used(trace), model.inputs, strict=True)
     )
     steps = _steps(trace, ports)
-    if steps == 1:
+    if Role.TIME not in ports[0].layout:
         _no_hidden_state(trace, ports, results)
     last_only = any(s.last for s in results.values())
     run = GraphRunner(

@@ -341,6 +341,8 @@ def _padded(
         return _padded(trace, op, cut, i, (max(before, 0), max(after, 0)), mode, value)
     if feature:
         return _more_features(trace, op, s, i, around, mode, value)
+    if mode != "constant" and trace.axes.role(dim[0]) is None:
+        trace.axes.size(dim[0])
     if mode != "constant":
         raise op.refuse(f"mode {mode}", "it repeats steps", "pad with a constant")
     trace.axes.bind(dim, Role.TIME)

@@ -167,7 +167,9 @@ class Axes:
         if size is None and self.role(atom) is Role.TIME:
             size = self.window
         if size is None:
-            raise AxisError(f"how many {atom} are there? Give the number in the export")
+            raise AxisError(
+                f"how many {atom} are there? Give all sizes in the export, or with --input NAME=1x512"
+            )
         return size
 
     def length(self, dim: Dim) -> int:
