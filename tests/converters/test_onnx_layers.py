@@ -12,6 +12,7 @@ import pytest
 
 from edge_rnn import reference
 from edge_rnn.errors import UnsupportedError
+from edge_rnn.graph import NODES
 from edge_rnn.windows import AHEAD
 from edge_rnn_converters.onnx import source
 from edge_rnn_converters.source import Options, Source
@@ -26,8 +27,10 @@ def agrees(model: onnx.ModelProto, folder: Path, options: Options | None = None)
     read = source.read(folder / "m.onnx", "onnx", options or Options())
     steps = read.regime.window or 30
     x = np.random.default_rng(3).normal(size=(steps, read.model.input_width)).astype(np.float32)
-    given, rows = read.run(x), reference.run(read.model, x)
     ahead = any(isinstance(n, AHEAD) for n in read.model.nodes)
+    if ahead and "reverse" not in NODES:
+        pytest.skip("nodes that look ahead have no reference here")
+    given, rows = read.run(x), reference.run(read.model, x)
     first, period = (0, 1) if ahead else read.model.schedule
     rows = rows[(given.steps - first) // period]
     np.testing.assert_allclose(given.y, rows, rtol=1e-5, atol=1e-5)

@@ -167,9 +167,8 @@ class Axes:
         if size is None and self.role(atom) is Role.TIME:
             size = self.window
         if size is None:
-            raise AxisError(
-                f"how many {atom} are there? Give all sizes in the export, or with --input NAME=1x512"
-            )
+            how = "Give all sizes in the export, or with --input NAME=1x512"
+            raise AxisError(f"how many {atom} are there? {how}")
         return size
 
     def length(self, dim: Dim) -> int:
