@@ -91,7 +91,6 @@ ONNX_REFUSED: dict[str, Why] = {
 }  # fmt: skip
 
 ONNX_CELL_REFUSED: dict[str, Why] = {
-    "clip": ("bounds the gates' sums, which no node here does", "export without clip"),
     "sequence_lens": (
         "ends sequences early, and a stream has no end",
         "export the model without a lengths input",

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_rnn.errors import UnsupportedError
+from edge_rnn.graph import NODES
 from tests.converters.onnx_models import BLOCKS, Graph, H, I, random
 from tests.converters.test_onnx_layers import agrees, kinds
 from tests.effort import examples
@@ -76,21 +77,34 @@ def test_lengths_that_are_all_the_steps(make: Any, inputs: Any, tmp_path: Path) 
     assert kinds(agrees(model, tmp_path)) == ["gru"]
 
 
-ACTS = ["Relu", "Tanh", "Sigmoid", "Softsign", "HardSigmoid"]
+ACTS = {"Relu": 0, "Tanh": 0, "Sigmoid": 0, "Softsign": 0, "Softplus": 0, "HardSigmoid": 2,
+        "Elu": 1, "LeakyRelu": 1, "ScaledTanh": 2, "ThresholdedRelu": 1, "Affine": 2}  # fmt: skip
+"""The activations of cells, and how many numbers each takes."""
+
+
+def acts(draw: st.DrawFn, kind: str, directions: int) -> dict[str, Any]:
+    """Activations for a cell, with numbers; gates have values from 0 to 1."""
+    names = {"RNN": [ACTS], "GRU": [("Sigmoid", "HardSigmoid"), ACTS],
+             "LSTM": [("Sigmoid", "HardSigmoid"), ACTS, ACTS]}[kind] * directions  # fmt: skip
+    chosen = [draw(st.sampled_from(sorted(n))) for n in names]
+    alphas, betas = ([round(draw(st.floats(0.1, 0.4)), 3) for n in chosen if ACTS[n] >= least]
+                     for least in (1, 2))  # fmt: skip
+    found = {"activations": chosen, "activation_alpha": alphas, "activation_beta": betas}
+    return {name: values for name, values in found.items() if values}
 
 
 @given(data=st.data())
 @examples(40)
 def test_random_cells(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     kind = data.draw(st.sampled_from(sorted(BLOCKS)))
-    direction = data.draw(st.sampled_from(sorted(DIRECTIONS)))
+    ready = sorted(DIRECTIONS) if "reverse" in NODES else ["forward"]
+    direction = data.draw(st.sampled_from(ready))
     D, peep = DIRECTIONS[direction], kind == "LSTM" and data.draw(st.booleans())
     attrs: dict[str, Any] = {}
-    n = {"RNN": 1, "GRU": 2, "LSTM": 3}[kind]
     if data.draw(st.booleans()):
-        first = st.sampled_from(["Sigmoid", "HardSigmoid"] if kind != "RNN" else ACTS)
-        rest = st.lists(st.sampled_from(ACTS[1:]), min_size=n - 1, max_size=n - 1)
-        attrs["activations"] = [data.draw(first), *data.draw(rest)] * D
+        attrs |= data.draw(st.composite(acts)(kind, D))
+    if data.draw(st.booleans()):
+        attrs["clip"] = data.draw(st.sampled_from([0.25, 0.5, 1.0]))
     if kind == "GRU":
         attrs["linear_before_reset"] = data.draw(st.integers(0, 1))
     if kind == "LSTM":

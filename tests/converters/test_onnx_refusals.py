@@ -36,7 +36,6 @@ def test_onnx_operators_of_other_domains(tmp_path: Path) -> None:
 
 
 CELL_ATTRIBUTES: dict[str, tuple[str, list[str], dict[str, Any]]] = {
-    "clip": ("LSTM", [], {"clip": 3.0}),
     "sequence_lens": ("GRU", ["", "lengths"], {}),
 }
 
@@ -97,14 +96,6 @@ GRAPHS: dict[str, tuple[Wrap, str]] = {
         lambda g: cell(g, "", "", g("ConstantOfShape", g.const([1, 1, H]),
                                     value=onnx.numpy_helper.from_array(np.float32([0.5])))),
         "GRU '/GRU_5': initial_h: is not provably zero",
-    ),
-    "cell's activation": (
-        lambda g: cell(g, "", activations=["Sigmoid", "Elu"]),
-        "GRU '/GRU_3': activations Elu",
-    ),
-    "scaled tanh": (
-        lambda g: cell(g, "", activations=["Sigmoid", "ScaledTanh"]),
-        "GRU '/GRU_3': activations ScaledTanh",
     ),
     "softmax over time": (
         lambda g: g("Softmax", cell(g), name="a", axis=0),

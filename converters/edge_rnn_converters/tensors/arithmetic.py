@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from edge_rnn.activations import tuned
 from edge_rnn.graph import F32, Act, Activation, Add, Multiply, PRelu, Scale
 from edge_rnn_converters import gates
 from edge_rnn_converters.tensors import norms
@@ -219,26 +220,13 @@ def _activation(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
     return [activated(trace, op, args[0], _SIMPLE[op.kind])]
 
 
-@operator("HardSigmoid", "any alpha and beta")
-def _hard_sigmoid(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
-    alpha, beta = op.number("alpha", 0.2), op.number("beta", 0.5)
-    act = gates.onnx_act("HardSigmoid", alpha, beta)
-    x = as_stream(trace, op, args[0], "X")
-    if act is not None:
-        return [activated(trace, op, x, act)]
-    return [_between(trace, op, scaled(trace, op, x, 0, alpha, beta), 0, 1)]
-
-
-@operator("Elu", "any alpha above 0")
-def _elu(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
-    y, alpha = activated(trace, op, args[0], "elu"), op.number("alpha", 1)
-    if alpha == 1:
-        return [y]
-    if alpha <= 0:
-        raise op.refuse(f"alpha={alpha:g}", "only those above 0 convert", CHAIN)
-    return [
-        _sloped(trace, op, y, np.array([alpha], np.float32))
-    ]  # below 0 it is alpha times the usual one
+@operator("HardSigmoid Elu ThresholdedRelu", "any alpha and beta")
+def _tuned(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
+    usual = gates.ONNX_PARAMETERS[op.kind.lower()]
+    alpha, beta = (op.number(n, d or 0) for n, d in zip(("alpha", "beta"), usual, strict=True))
+    act = gates.onnx_act(op.kind, alpha, beta)
+    assert act is not None  # noqa: S101 - all three are known
+    return [activated(trace, op, args[0], act)]
 
 
 @operator("Selu Gelu", "Selu's usual alpha and gamma; both Gelus")
@@ -278,28 +266,22 @@ def _clip(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
     return [_between(trace, op, as_stream(trace, op, args[0], "input"), low, high)]
 
 
+_MOST = float(np.finfo(np.float32).max)
 _CLIPS: dict[tuple[float | None, float | None], Act] = {
     (0, 6): "relu6", (0, None): "relu", (-1, 1): "hard_tanh", (None, None): "linear",
 }  # fmt: skip
 
 
 def _between(trace: Trace, op: Op, x: Stream, low: float | None, high: float | None) -> Stream:
-    """x, but not below `low` nor above `high`: a known activation of x, shifted and scaled."""
-    if (low, high) in _CLIPS:
-        return activated(trace, op, x, _CLIPS[low, high])
-    if low is None or high is None:
-        side, end = (1, low) if high is None else (-1, high)
-        assert end is not None  # noqa: S101 - both None is known
-        above = activated(trace, op, scaled(trace, op, x, end, side, 0), "relu")
-        result = scaled(trace, op, above, 0, side, end)
-        if side == 1:
-            trace.floors[result.value] = (x.value, end)
-        return result
-    middle, half = (low + high) / 2, (high - low) / 2
-    if half <= 0:
+    """x, but not below `low` nor above `high`."""
+    ends = (-_MOST if low is None else low, _MOST if high is None else high)
+    if ends[0] > ends[1]:
         raise op.refuse(f"min={low}, max={high}", "leaves a single number", CHAIN)
-    bounded = activated(trace, op, scaled(trace, op, x, middle, 1 / half, 0), "hard_tanh")
-    return scaled(trace, op, bounded, 0, half, middle)
+    act = _CLIPS.get((low, high)) or tuned("clip", *ends)
+    result = activated(trace, op, x, act)
+    if low is not None and high is None:
+        trace.floors[result.value] = (x.value, low)
+    return result
 
 
 @operator("Max Min", "of a stream and a number")

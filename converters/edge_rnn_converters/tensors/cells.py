@@ -32,6 +32,8 @@ from edge_rnn_converters.tensors.vectors import arranged
 operator = Operators()
 
 _DEFAULTS = {"RNN": ["Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"]}
+_SUMS = {"RNN": 1, "LSTM": 2, "GRU": 2}
+"""How many of the activations are of gates' and candidates' sums, which `clip` bounds."""
 _KINDS: dict[str, gates.Kind] = {"RNN": "rnn", "LSTM": "lstm", "GRU": "gru"}
 _READ = {"hidden_size", "activations", "activation_alpha", "activation_beta", "layout", "direction",
          "linear_before_reset", "input_forget", "clip"}  # fmt: skip
@@ -52,7 +54,8 @@ class _Run:
 @operator(
     "RNN LSTM GRU",
     "every direction (backwards in window mode); layout 0 and 1; `linear_before_reset` 0 and 1; "
-    "peepholes; `input_forget`; lengths that are all the steps",
+    "peepholes; `input_forget`; `clip`; every activation, with alpha and beta; lengths that are "
+    "all the steps",
 )
 def _cell(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
     args = args + [None] * (8 - len(args))
@@ -60,8 +63,6 @@ def _cell(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
     unknown = set(op.attributes) - _READ
     if backwards is None or unknown:
         raise op.refuse(min(unknown, default="direction"), *UNKNOWN)
-    if op.number("clip", 0):
-        raise op.refuse("clip", *CELL_REFUSED["clip"])
     x, layout = _sequence(trace, op, args), op.integer("layout", 0)
     _check_lengths(trace, op, x, args[4])
     runs = [_run(trace, op, args, x, k, back) for k, back in enumerate(backwards)]
@@ -172,6 +173,8 @@ def _vectors(op: Op, value: Value | None, name: str, shape: tuple[int, int]) -> 
 
 def _node(op: Op, name: str, source: str, cell: gates.Cell, k: int) -> Node:
     acts = _activations(op, k)
+    sums = _SUMS[op.kind]
+    acts[:sums] = [gates.clipped(act, op.number("clip", 0)) for act in acts[:sums]]
     if op.kind == "RNN":
         return gates.rnn(name, source, cell, acts[0])
     if op.kind == "LSTM":
@@ -198,8 +201,7 @@ def _activation(op: Op, name: str, alphas: Iterator[float], betas: Iterator[floa
     alpha, beta = given
     act = gates.onnx_act(name, alpha, beta)
     if act is None:
-        shown = f"activations {name} (alpha={alpha:g}, beta={beta:g})"
-        why = f"edge-rnn has {', '.join(gates.ONNX_ACTS)}, HardSigmoid with alpha 0.2 or 1/6"
+        shown, why = f"activations {name}", f"edge-rnn has {', '.join(gates.ONNX_ACTS)}"
         raise op.refuse(shown, why, "train with one of those")
     return act
 
