@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import onnx
 import pytest
 
 from edge_rnn import reference
-from edge_rnn.errors import UnsupportedError
+from edge_rnn.errors import EdgeRnnError, UnsupportedError
 from edge_rnn.graph import NODES
 from edge_rnn.windows import AHEAD
 from edge_rnn_converters.onnx import source
@@ -377,3 +378,29 @@ def test_a_state_that_no_cell_keeps_is_refused(tmp_path: Path) -> None:
                     g("MatMul", "h", g.const(random(H, H)))))  # fmt: skip
     with pytest.raises(UnsupportedError, match=r"input 'h': state: comes back as output"):
         agrees(g.model({"x": [1, I], "h": [1, H]}, [g("Relu", h), h]), tmp_path)
+
+
+BOMBS: dict[str, Make] = {
+    "repeated": lambda g, y: g("Tile", y, g.const([1, 1, 1, 1 << 40])),
+    "expanded": lambda g, y: g("Expand", g("Unsqueeze", y, g.const([4])),
+                               g.const([1, 1, 1, 1, 1 << 40])),
+    "padded": lambda g, y: g("Pad", y, g.const([0, 0, 0, 1 << 40, 0, 0, 0, 0])),
+    "gathered": lambda g, y: g("Gather", g("Reshape", g("Gather", y, g.const(np.zeros(9000, int)),
+                               axis=3), g.const([0, 0, 0, 3000, 3])),
+                               g.const(np.zeros(8000, int)), axis=4),
+    "spread": lambda g, y: g("Mul", g("Gather", y, g.const(np.zeros((9000, 1), int)), axis=3),
+                             g.const(np.ones(9000, np.float32))),
+    "dilated": lambda g, y: g("Conv", g("Transpose", y, perm=[0, 1, 3, 2]), g.const(
+        random(9, 1, H, 2)), dilations=[1, 1 << 40], pads=[0, 0, 0, 1 << 40]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", BOMBS.values(), ids=BOMBS)
+def test_no_memory_is_taken_for_what_is_too_large(make: Make, tmp_path: Path) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(EdgeRnnError):
+            agrees(after_a_cell(make), tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 29
+    finally:
+        tracemalloc.stop()

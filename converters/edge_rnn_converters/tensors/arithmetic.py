@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -28,7 +29,7 @@ from edge_rnn_converters.tensors.values import (
     Stream,
     Value,
 )
-from edge_rnn_converters.tensors.vectors import gathered, places
+from edge_rnn_converters.tensors.vectors import few_enough, gathered, places
 
 operator = Operators()
 
@@ -137,6 +138,7 @@ def _spread(trace: Trace, op: Op, x: Stream, arrays: list[NDArray[Any]]) -> Stre
     old = places(trace, x)
     old = old.reshape((1,) * (rank - old.ndim) + old.shape)
     repeats = [n if not d else 1 for n, d in zip(shape, dims, strict=True)]
+    few_enough(math.prod(repeats) * old.size)
     return gathered(trace, op, x, np.tile(old, repeats), dims)
 
 
@@ -170,6 +172,7 @@ def met(trace: Trace, op: Op, a: Stream, b: Stream) -> tuple[Stream, Stream]:
     pa, pb = places(trace, a), places(trace, b)
     dims = tuple(one or other for one, other in zip(a.dims, b.dims, strict=True))
     shape = np.broadcast_shapes(pa.shape, pb.shape)
+    few_enough(math.prod(shape))
     if pa.shape == pb.shape and np.array_equal(pa, pb):
         return replace(a, dims=dims), b
     wide = [(np.broadcast_to(p, shape), s) for p, s in ((pa, a), (pb, b))]

@@ -15,7 +15,7 @@ from edge_rnn_converters.tensors.graph import Op
 from edge_rnn_converters.tensors.layers import CHAIN
 from edge_rnn_converters.tensors.trace import Operators, Trace, as_stream, weights
 from edge_rnn_converters.tensors.values import AxisError, Dim, Role, State, Stream, Value
-from edge_rnn_converters.tensors.vectors import places, taken
+from edge_rnn_converters.tensors.vectors import few_enough, places, taken
 
 operator = Operators()
 
@@ -207,6 +207,7 @@ def _inside(trace: Trace, op: Op, x: Stream, sweep: _Sweep, w: F32, b: F32) -> S
     if n < 1:
         raise AxisError(f"{length} positions are too few for a kernel of {sweep.window}")
     source = _positions_first(trace, op, x, sweep, edge=False)
+    few_enough(float(N) * sweep.window * channels)
     full = np.zeros((N, sweep.window, channels), np.float32)
     for g in range(groups):
         rows, columns = (

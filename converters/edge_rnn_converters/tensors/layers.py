@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -24,7 +25,7 @@ from edge_rnn.graph import (
 from edge_rnn_converters.tensors.graph import Op
 from edge_rnn_converters.tensors.trace import Operators, Trace, as_stream, weights
 from edge_rnn_converters.tensors.values import Dim, Opaque, Role, State, Stream, Value
-from edge_rnn_converters.tensors.vectors import arranged
+from edge_rnn_converters.tensors.vectors import arranged, few_enough
 
 operator = Operators()
 
@@ -157,6 +158,7 @@ def along(trace: Trace, op: Op, x: Stream, c: NDArray[Any]) -> F32:
     order = trace.order(x)
     atoms = [a for d in x.dims for a in trace.axes.features(d)]
     full = [trace.axes.length(trace.axes.features(d)) for d in x.dims]
+    few_enough(math.prod(full))
     spread = np.broadcast_to(c, full).reshape([trace.axes.size(a) for a in atoms])
     turned = spread.transpose([atoms.index(a) for a in order])
     with np.errstate(over="ignore"):  # validation names an infinite one

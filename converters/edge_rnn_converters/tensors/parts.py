@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -30,7 +31,7 @@ from edge_rnn_converters.tensors.values import (
     known_shape,
     with_dims,
 )
-from edge_rnn_converters.tensors.vectors import Places, gathered, places
+from edge_rnn_converters.tensors.vectors import Places, few_enough, gathered, places
 
 operator = Operators()
 
@@ -135,7 +136,9 @@ def _pick(trace: Trace, op: Op, value: Value, index: NDArray[Any], at: int) -> V
         i, keep = at % len(s.dims), index.ndim > 0
         dim = s.dims[i]
         if trace.axes.has(dim, Role.FEATURE):
-            chosen = np.take(places(trace, s), picked, axis=i)
+            old = places(trace, s)
+            few_enough(old.size / old.shape[i] * picked.size)
+            chosen = np.take(old, picked, axis=i)
             dims = (*s.dims[:i], *[dim] * picked.ndim, *s.dims[i + 1 :])
             return gathered(trace, op, s, chosen, dims)
         if index.size != 1:
@@ -149,6 +152,7 @@ def _pick(trace: Trace, op: Op, value: Value, index: NDArray[Any], at: int) -> V
         return last(trace, s, i, keep)
 
     def array(a: NDArray[Any]) -> NDArray[Any]:
+        few_enough(a.size / max(a.shape[at], 1) * picked.size)
         found = np.take(a, picked, axis=at)
         return known_shape(np.asarray(found)).array if a.dtype == object else found
 
@@ -305,6 +309,7 @@ def _repeated(trace: Trace, op: Op, s: Stream, by: list[Any]) -> Stream:
     if any(isinstance(n, Size) and not d for n, d in zip(times, dims, strict=True)):
         raise AxisError("it repeats the stream as often as there are steps")
     repeats = [int(times[i]) if i in wide else 1 for i in range(rank)]
+    few_enough(math.prod(repeats) * old.size)
     wanted = np.tile(old, repeats)
     same = rank == len(s.dims) and not wide
     return s if same else gathered(trace, op, s, wanted, dims)
@@ -356,8 +361,7 @@ def _more_features(
     trace: Trace, op: Op, s: Stream, i: int, around: tuple[int, int], mode: str, value: float
 ) -> Stream:
     old = places(trace, s)
-    if sum(around) + old.size > 1 << 24:
-        raise op.refuse(f"pads {around}", "are too many", _WAY)
+    few_enough(old.size / old.shape[i] * (old.shape[i] + sum(around)))
     width = [around if k == i else (0, 0) for k in range(old.ndim)]
     if mode == "constant":
         result = gathered(trace, op, s, np.pad(old, width, constant_values=-1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeAlias
@@ -22,6 +23,12 @@ no features are one long."""
 MAX_PLACES = 1 << 24
 
 
+def few_enough(n: float) -> None:
+    """Raises AxisError where an array of a step would have so many elements, before it is made."""
+    if n > MAX_PLACES:
+        raise AxisError(f"{n:.3g} numbers are more than are tried")
+
+
 def places(trace: Trace, stream: Stream) -> Places:
     """Where the stream's elements are."""
     order = trace.order(stream)
@@ -32,6 +39,7 @@ def places(trace: Trace, stream: Stream) -> Places:
     if set(atoms) != set(order):
         raise AxisError(f"it holds only a part of {stream.value!r}")
     sizes = [trace.axes.size(atom) for atom in order]
+    few_enough(math.prod(sizes))
     vector = np.arange(int(np.prod(sizes))).reshape(sizes)
     turned = vector.transpose([order.index(atom) for atom in atoms])
     return turned.reshape([trace.axes.length(trace.axes.features(d)) for d in stream.dims])
@@ -59,8 +67,7 @@ def arranged(trace: Trace, op: Op, stream: Stream) -> Stream:
 
 
 def _row_major(trace: Trace, op: Op, stream: Stream, wanted: Places, dims: Sequence[Dim]) -> Stream:
-    if wanted.size > MAX_PLACES:
-        raise AxisError(f"{wanted.size} numbers a step are more than are tried")
+    few_enough(wanted.size)
     name = taken(trace, op, stream, wanted.ravel())
     made = []
     for i, (dim, n) in enumerate(zip(dims, wanted.shape, strict=True)):
