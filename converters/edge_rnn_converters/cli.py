@@ -19,7 +19,7 @@ from edge_rnn import modelfile
 from edge_rnn.errors import EdgeRnnError
 from edge_rnn.graph import Feature
 from edge_rnn_converters.conversion import Check, Conversion, Progress, convert_with_report
-from edge_rnn_converters.quantize import PRECISIONS, Precision
+from edge_rnn_converters.quantize import DEFAULT, PRECISIONS, Precision
 
 
 def _commas(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
@@ -49,8 +49,9 @@ def _layers(
     help="The .ernn file.",
 )
 @click.option(
-    "--quantize", type=click.Choice(PRECISIONS), default="w8a16", show_default=True,
-    help="Bits of weights and activations; int8 and float16 are of the weights alone.",
+    "--quantize", type=click.Choice(PRECISIONS), default=DEFAULT, show_default=True,
+    help="Bits of weights and activations: int8 is w8a16, int4 is w4a16; w8a32 and float16 are of "
+    "the weights alone.",
 )  # fmt: skip
 @click.option(
     "--layer", "layers", multiple=True, callback=_layers, metavar="NAME=PRECISION",

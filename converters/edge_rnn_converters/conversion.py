@@ -19,7 +19,7 @@ from edge_rnn.graph import F32, Feature, Matrix, Model, Provenance, tensors
 from edge_rnn.validation import validate
 from edge_rnn_converters import compare
 from edge_rnn_converters.detect import Format, detect
-from edge_rnn_converters.quantize import Precision
+from edge_rnn_converters.quantize import DEFAULT, Precision
 from edge_rnn_converters.quantize import quantize as quantized
 from edge_rnn_converters.source import CannotRunError, Options, Source, reading
 
@@ -65,7 +65,7 @@ class Conversion:
 
 def convert(
     source: str | os.PathLike[str],
-    quantize: Precision = "w8a16",
+    quantize: Precision = DEFAULT,
     *,
     layers: Mapping[str, Precision] | None = None,
     features: Sequence[Feature | str] = (),
@@ -102,7 +102,7 @@ def convert(
 
 def convert_with_report(
     source: str | os.PathLike[str],
-    quantize: Precision = "w8a16",
+    quantize: Precision = DEFAULT,
     *,
     layers: Mapping[str, Precision] | None = None,
     features: Sequence[Feature | str] = (),

@@ -11,11 +11,19 @@ import numpy as np
 from edge_rnn.errors import ModelError, UnsupportedError
 from edge_rnn.graph import F32, GROUP, Conv1d, Matrix, Model, Node, tensors
 
-Precision: TypeAlias = Literal["w8a16", "w8a8", "w4a16", "w4a8", "int8", "float16", "float32"]
+Precision: TypeAlias = Literal[
+    "int8", "int4", "w8a16", "w8a8", "w8a32", "w4a16", "w4a8", "float16", "float32"
+]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 """`w8a16`: int8 weights that meet int16 activations, nearly lossless and nearly as fast as `w8a8`,
-where they meet int8 ones; `w4...`: 4-bit weights, a scale for each 32; `int8` and `float16`: the
-weights alone, activations stay float32."""
+where they meet int8 ones; `w4...`: 4-bit weights, a scale for each 32; `w8a32` and `float16`: the
+weights alone, activations stay float32. `int8` and `int4` are `ALIASES`."""
+
+ALIASES: dict[Precision, Precision] = {"int8": "w8a16", "int4": "w4a16"}
+"""The names of weights alone, each with the activations that measured best with them (see
+docs/decisions/0010-calibration.md)."""
+
+DEFAULT: Precision = "int8"
 
 _SHRINKS = np.linspace(0.6, 1.0, 21)
 
@@ -75,6 +83,7 @@ def int4(w: F32) -> Matrix:
 
 
 def _node(node: Node, precision: Precision) -> Node:
+    precision = ALIASES.get(precision, precision)
     if precision == "float32":
         return node
     changes: dict[str, Any] = {
@@ -82,7 +91,7 @@ def _node(node: Node, precision: Precision) -> Node:
         for name, _, tensor in tensors(node)
         if isinstance(tensor, Matrix)
     }
-    if precision.startswith("w") and _multiplies(node):
+    if precision.startswith("w") and precision != "w8a32" and _multiplies(node):
         changes["activations"] = f"int{precision.partition('a')[2]}"
     return replace(node, **changes)
 
