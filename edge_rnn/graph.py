@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.cells import CoupledLstm, Lru, MinGru, NormGru, NormLstm
+from edge_rnn.certificate import Certificate
 from edge_rnn.errors import ModelError
 from edge_rnn.frames import FrameConv, FramePool, Take
 from edge_rnn.layers import Add, Concat, Conv1d, Multiply, Pool, Slice
@@ -174,6 +175,7 @@ class Model:
     rate_hz: float | None = None
     provenance: Provenance | None = None
     probe: Probe | None = None
+    certificate: Certificate | None = None
 
     @property
     def input_width(self) -> int:

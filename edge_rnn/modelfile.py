@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save as to_safetensors
 
+from edge_rnn.certificate import CERTIFICATE_VERSION, Certificate
 from edge_rnn.container import parse_json, read_container
 from edge_rnn.errors import ModelError, ModelFileError
 from edge_rnn.graph import (
@@ -59,6 +60,7 @@ _DESCRIPTION = msgspec.defstruct(
         ("rate_hz", float | None),
         ("provenance", _PROVENANCE | None),
         ("probe", _PROBE | None),
+        ("certificate", Certificate | None, None),
     ],
     forbid_unknown_fields=True,
 )
@@ -91,7 +93,7 @@ def load(path: str | os.PathLike[str]) -> Model:
 
 def _describe(model: Model) -> str:
     probe = model.probe and {"digest": model.probe.digest}
-    description = {
+    description: dict[str, Any] = {
         "version": VERSION,
         "inputs": [asdict(i) for i in model.inputs],
         "nodes": [{"op": n.OP, "name": n.name, **_reads(n), **attributes(n)} for n in model.nodes],
@@ -103,6 +105,8 @@ def _describe(model: Model) -> str:
         "provenance": model.provenance and asdict(model.provenance),
         "probe": probe,
     }
+    if model.certificate is not None:
+        description["certificate"] = model.certificate
     return msgspec.json.encode(description).decode()
 
 
@@ -137,6 +141,12 @@ def _description(metadata: Mapping[str, str]) -> Any:
             f"version {version!r}, this edge-rnn reads {VERSION}: "
             "upgrade edge-rnn, or convert the model again"
         )
+    measured = raw.get("certificate")
+    if isinstance(measured, dict) and measured.get("version") != CERTIFICATE_VERSION:
+        raise ModelFileError(
+            f"certificate of version {measured.get('version')!r}, this edge-rnn reads "
+            f"{CERTIFICATE_VERSION}: upgrade edge-rnn"
+        )
     try:
         return msgspec.convert(raw, _DESCRIPTION)
     except msgspec.ValidationError as e:
@@ -162,6 +172,7 @@ def _model(d: Any, arrays: dict[str, NDArray[Any]]) -> Model:
         rate_hz=d.rate_hz,
         provenance=d.provenance and Provenance(**msgspec.structs.asdict(d.provenance)),
         probe=probe,
+        certificate=d.certificate,
     )
 
 

@@ -15,11 +15,11 @@ import numpy as np
 import edge_rnn
 from edge_rnn import reference
 from edge_rnn.errors import ModelError, UnsupportedError
-from edge_rnn.graph import F32, Feature, Matrix, Model, Provenance, tensors
+from edge_rnn.graph import F32, Feature, Model, Provenance
 from edge_rnn.validation import validate
 from edge_rnn_converters import compare
 from edge_rnn_converters.detect import Format, detect
-from edge_rnn_converters.quantize import DEFAULT, Precision
+from edge_rnn_converters.quantize import DEFAULT, Precision, size_of
 from edge_rnn_converters.quantize import quantize as quantized
 from edge_rnn_converters.source import CannotRunError, Options, Source, reading
 
@@ -169,8 +169,8 @@ def _checked(
         runtime_error=runtime,
         quantize=quantize,
         quantized_error=float(np.abs(compare.run(model, x)[:n] - truth).max()),
-        float32_bytes=_bytes(exact),
-        bytes=_bytes(model),
+        float32_bytes=sum(map(size_of, exact.nodes)),
+        bytes=sum(map(size_of, model.nodes)),
         notes=(*read.notes, *([] if n == len(x) else [_GROWS.format(n)]), *notes),
     )
 
@@ -202,10 +202,3 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def _bytes(model: Model) -> int:
-    """Bytes of the model's tensors."""
-    return sum(
-        tensor.nbytes if isinstance(tensor, Matrix) else int(tensor.nbytes)
-        for node in model.nodes
-        for _, _, tensor in tensors(node)
-    )

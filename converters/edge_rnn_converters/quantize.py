@@ -32,7 +32,7 @@ def quantize(
     model: Model, precision: Precision, layers: Mapping[str, Precision] | None = None
 ) -> Model:
     """The model with its weight matrices in `precision`, those of the nodes named in `layers` in
-    that of their own; the descriptions stay, a probe goes.
+    that of their own; the descriptions stay, what was recorded of a run goes.
 
     Raises ModelError for a layer that is not there, UnsupportedError, naming node and tensor, for
     a weight beyond float16's range.
@@ -45,7 +45,28 @@ def quantize(
     if missing := sorted(set(own).difference(names)):
         raise ModelError(f"no layer {missing[0]!r}; the model's are {', '.join(names)}")
     nodes = tuple(_node(n, own.get(n.name, precision)) for n in model.nodes)
-    return replace(model, nodes=nodes, probe=None)
+    return replace(model, nodes=nodes, probe=None, certificate=None)
+
+
+def size_of(node: Node) -> int:
+    """Bytes of the node's tensors."""
+    return sum(int(t.nbytes) for _, _, t in tensors(node))
+
+
+def precision_of(node: Node) -> Precision | None:
+    """The format that a node's matrices are in; None of a node without any."""
+    matrices = [t for _, _, t in tensors(node) if isinstance(t, Matrix)]
+    if not matrices:
+        return None
+    first, activations = matrices[0], getattr(node, "activations", "float32")
+    if first.scale is None:
+        return "float16" if first.data.dtype == np.float16 else "float32"
+    found: Precision
+    for found in ("w8a32", "w8a16", "w8a8", "w4a16", "w4a8"):
+        bits = {"a32": "float32", "a16": "int16", "_a8": "int8"}[f"_{found}"[-3:]]
+        if bits == activations and found.startswith("w4") == first.four_bit:
+            return found
+    raise ValueError(f"4-bit weights of {node.name!r} with float32 activations")
 
 
 def int8(w: F32) -> Matrix:
