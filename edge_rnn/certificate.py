@@ -18,7 +18,7 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Every field is required in JSON, and no other is allowed."""
 
 
-class Growth(_Record):
+class Growth(_Record, frozen=True):
     """A line fitted to the logarithm of the error: how an error changes along a stream.
 
     `factor`: what 10,000 steps multiply it by; `low`, `high`: three standard errors around that.
@@ -31,7 +31,7 @@ class Growth(_Record):
     growing: bool
 
 
-class Errors(_Record):
+class Errors(_Record, frozen=True):
     """One way of computing the model against the float64 reference of the unquantized one.
 
     `answers`: rows compared; `largest`: the largest absolute error, met at step `at`; `rms`: the
@@ -60,7 +60,7 @@ class Errors(_Record):
         return None if self.flips is None else 1 - self.flips / self.answers
 
 
-class Gate(_Record):
+class Gate(_Record, frozen=True):
     """How often a gate is shut (below 0.01) or open (above 0.99): shares of steps and units."""
 
     name: str
@@ -68,7 +68,7 @@ class Gate(_Record):
     open: float
 
 
-class LayerRecord(_Record):
+class LayerRecord(_Record, frozen=True):
     """A layer: its format, its SQNR inside the quantized model, and what its cell does.
 
     `largest_c` is the largest |c| of an LSTM in the reference, None for other layers.
@@ -83,7 +83,7 @@ class LayerRecord(_Record):
     largest_c: float | None
 
 
-class FormatRecord(_Record):
+class FormatRecord(_Record, frozen=True):
     """The whole model in one format: bytes of its tensors, microseconds a step of one stream."""
 
     name: str
@@ -93,7 +93,7 @@ class FormatRecord(_Record):
     sqnr_db: float | None
 
 
-class ClassScore(_Record):
+class ClassScore(_Record, frozen=True):
     """A class of a classifier; a ratio without any case is 0."""
 
     name: str
@@ -103,7 +103,7 @@ class ClassScore(_Record):
     rows: int
 
 
-class Score(_Record):
+class Score(_Record, frozen=True):
     """How well the labels are met: by a classifier (confusion[i][j]: rows of class i called j) or
     by numbers; what does not apply is None or empty."""
 
@@ -116,7 +116,7 @@ class Score(_Record):
     rmse: float | None = None
 
 
-class Task(_Record):
+class Task(_Record, frozen=True):
     """Scores on labelled rows: of the float64 reference, of the quantized model, and of a naive
     guess: the most frequent class, or for numbers the label of the row before."""
 
@@ -124,7 +124,7 @@ class Task(_Record):
     scores: tuple[Score, ...]
 
 
-class Certificate(_Record):
+class Certificate(_Record, frozen=True):
     """What a model's conversion costs on a long stream.
 
     `model` is the digest of the certified model, `data` says what was run, `steps` how long.
@@ -160,3 +160,43 @@ class Certificate(_Record):
             return "failed"
         asked = self.max_error is not None or self.min_agreement is not None
         return "passed" if asked else "not judged"
+
+    def summary(self) -> list[str]:
+        """What matters of it, a sentence a line."""
+        e = self.quantized
+        lines = [f"{self.verdict}{self._bounds()}; {self.steps:,} steps, {self.data}"]
+        lines += self.failures
+        size = "without any error" if e.sqnr_db is None else f"SQNR {e.sqnr_db:.1f} dB"
+        lines.append(
+            f"quantized: largest error {e.largest:.2g} at step {e.at:,}, {size}{_flips(e)}"
+        )
+        if e.growth is not None:
+            lines.append(f"error {_grows(e.growth)}")
+        if self.task is not None:
+            lines += [_score(s, self.task.rows) for s in self.task.scores]
+        return lines + list(self.choice)
+
+    def _bounds(self) -> str:
+        asked = []
+        if self.max_error is not None:
+            asked.append(f"error <= {self.max_error:g}")
+        if self.min_agreement is not None:
+            asked.append(f"{self.min_agreement:.6g} of decisions agree")
+        return f" ({', '.join(asked)})" if asked else " (no bound was given)"
+
+
+def _flips(e: Errors) -> str:
+    if e.agreement is None:
+        return ""
+    return f", {e.agreement:.2%} of decisions agree ({e.flips} of {e.answers:,} differ)"
+
+
+def _grows(g: Growth) -> str:
+    word = "grows" if g.growing else "is bounded"
+    return f"{word}: x{g.factor:.2g} in 10,000 steps ({g.low:.2g} to {g.high:.2g})"
+
+
+def _score(s: Score, rows: int) -> str:
+    if s.accuracy is None:
+        return f"{s.name}: MAE {s.mae:.4g}, RMSE {s.rmse:.4g} over {rows:,} labelled rows"
+    return f"{s.name}: {s.accuracy:.2%} right, macro F1 {s.macro_f1:.3f} of {rows:,} labelled rows"

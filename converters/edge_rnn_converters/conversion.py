@@ -18,12 +18,15 @@ from edge_rnn.errors import ModelError, UnsupportedError
 from edge_rnn.graph import F32, Feature, Model, Provenance
 from edge_rnn.validation import validate
 from edge_rnn_converters import compare
+from edge_rnn_converters.certificate import Certified, Request, certify, compute
+from edge_rnn_converters.certificate.auto import choose
 from edge_rnn_converters.detect import Format, detect
 from edge_rnn_converters.quantize import DEFAULT, Precision, size_of
 from edge_rnn_converters.quantize import quantize as quantized
 from edge_rnn_converters.source import CannotRunError, Options, Source, reading
 
 Check: TypeAlias = Literal["auto", "require", "skip"]
+Auto: TypeAlias = Literal["auto"]
 Progress: TypeAlias = Callable[[str], None]
 
 _GROWS = (
@@ -39,7 +42,8 @@ class Report:
     `source_run` is the source framework that was run, with its version, None if none was; then
     `source_error` is None too. `source_steps` counts the steps that it answered for.
     Errors are against the float64 reference of the unquantized model: of the source framework, of
-    the float32 runtime, of the runtime with the weights as converted.
+    the float32 runtime, of the runtime with the weights as converted (the last, where there is a
+    certificate, on its stream).
     """
 
     framework: str
@@ -48,7 +52,7 @@ class Report:
     source_steps: int
     steps: int
     runtime_error: float
-    quantize: Precision
+    quantize: Precision | Auto
     quantized_error: float
     float32_bytes: int
     bytes: int
@@ -57,10 +61,11 @@ class Report:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Conversion:
-    """A converted model and what is known of it."""
+    """A converted model and what is known of it; `certified` if a certificate was asked for."""
 
     model: Model
     report: Report
+    certified: Certified | None = None
 
 
 def convert(
@@ -102,7 +107,7 @@ def convert(
 
 def convert_with_report(
     source: str | os.PathLike[str],
-    quantize: Precision = DEFAULT,
+    quantize: Precision | Auto = DEFAULT,
     *,
     layers: Mapping[str, Precision] | None = None,
     features: Sequence[Feature | str] = (),
@@ -110,9 +115,14 @@ def convert_with_report(
     targets: Sequence[Feature | str] = (),
     rate_hz: float | None = None,
     check: Check = "auto",
+    certificate: Request | None = None,
     progress: Progress = lambda stage: None,
 ) -> Conversion:
-    """As `convert`, with the report of what was checked; `progress` is told each stage."""
+    """As `convert`, with the report of what was checked; `progress` is told each stage.
+
+    certificate: measure the model on a long stream and put the result into its file; "auto"
+        precision takes its bounds, so it needs one.
+    """
     path = Path(source)
     progress(f"reading {path.name}")
     read = _read(path, Options())
@@ -127,10 +137,31 @@ def convert_with_report(
         ),
     )
     validate(described)
-    model = quantized(described, quantize, layers)
+    model = quantized(described, "float32" if quantize == "auto" else quantize, layers)
     report = _checked(read, described, model, quantize, check, progress)
+    if certificate is None:
+        if quantize == "auto":
+            raise ModelError("quantize=auto needs a certificate with a bound to keep")
+        return Conversion(_probed(model, progress), report)
+    data = certificate.stream(described)
+    truth = compute(described, data.x, progress)
+    why: tuple[str, ...] = ()
+    if quantize == "auto":
+        choice = choose(described, data.x, truth, certificate.bounds, layers, progress)
+        model, why = choice.model, choice.reasons
+    model = _probed(model, progress)
+    runner = None if check == "skip" else read.run
+    certified = certify(described, model, data, runner, certificate.bounds,
+                        choice=why, truth=truth, progress=progress)  # fmt: skip
+    measured = certified.certificate
+    report = replace(report, bytes=sum(map(size_of, model.nodes)),
+                     quantized_error=measured.quantized.largest)  # fmt: skip
+    return Conversion(replace(model, certificate=measured), report, certified)
+
+
+def _probed(model: Model, progress: Progress) -> Model:
     progress("recording a probe")
-    return Conversion(compare.probed(model), report)
+    return compare.probed(model)
 
 
 _READERS: dict[Format, str] = {
@@ -139,6 +170,11 @@ _READERS: dict[Format, str] = {
     "onnx": "onnx.source",
 }
 """The module that reads a format, imported when a file of it comes."""
+
+
+def read(path: Path) -> Source:
+    """The model in a file, not yet checked. Raises as `convert`."""
+    return _read(path, Options())
 
 
 def _read(path: Path, options: Options) -> Source:
@@ -150,7 +186,12 @@ def _read(path: Path, options: Options) -> Source:
 
 
 def _checked(
-    read: Source, exact: Model, model: Model, quantize: Precision, check: Check, progress: Progress
+    read: Source,
+    exact: Model,
+    model: Model,
+    quantize: Precision | Auto,
+    check: Check,
+    progress: Progress,
 ) -> Report:
     x = compare.stress(exact)
     progress(f"computing {len(x)} steps in float64")
@@ -200,5 +241,3 @@ def _named(columns: Sequence[Feature | str]) -> tuple[Feature, ...]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
-
-

@@ -155,6 +155,11 @@ def test_every_matrix_of_every_kind_is_quantized(kind: str, precision: Precision
             if isinstance(t, Matrix):
                 assert t.data.dtype == ("float16" if precision == "float16" else "int8")
         depthwise = getattr(node, "depthwise", False)
-        if precision.startswith("w") and precision != "w8a32" and hasattr(node, "activations") and not depthwise:
+        if (
+            precision.startswith("w")
+            and precision != "w8a32"
+            and hasattr(node, "activations")
+            and not depthwise
+        ):
             assert node.activations == f"int{precision[3:]}"
     assert np.isfinite(Session(small).run("a", models.inputs(9))).all()

@@ -74,12 +74,13 @@ class Bounds:
 @dataclass(frozen=True, slots=True, eq=False)
 class Certified:
     """A certificate and what to draw: the reference's and the quantized runtime's answers (n, O)
-    at the steps `steps`."""
+    at the steps `steps`, and the names of their columns, if they have any."""
 
     certificate: Certificate
     steps: I64
     truth: F64
     quantized: F32
+    columns: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -155,9 +156,7 @@ def compute(model: Model, x: F32, progress: Progress = lambda stage: None) -> Tr
     if n < len(small):
         length = int(steps[-1]) + 1
         notes.append(f"answers pass {LARGEST:g} at step {length}: compared up to there")
-    return Truth(
-        values, answers[:n], steps, length, watched, task.decision(model), tuple(notes)
-    )
+    return Truth(values, answers[:n], steps, length, watched, task.decision(model), tuple(notes))
 
 
 def certify(
@@ -165,7 +164,7 @@ def certify(
     model: Model,
     data: Data,
     source: Runner | None = None,
-    bounds: Bounds = Bounds(),  # noqa: B008 - frozen
+    bounds: Bounds = Bounds(),
     *,
     choice: Sequence[str] = (),
     truth: Truth | None = None,
@@ -208,6 +207,7 @@ def certify(
         truth.steps,
         truth.answers,
         y,
+        exact.classes or tuple(t.name for t in exact.targets),
     )
 
 
@@ -276,7 +276,7 @@ def _formats(
     exact: Model, model: Model, x: F32, truth: Truth, progress: Progress
 ) -> Iterator[FormatRecord]:
     """Each format that every layer can have, and the model as it is where its layers differ."""
-    candidates = {p: quantize(exact, p) for p in PRECISIONS if p not in ALIASES}
+    candidates: dict[str, Model] = {p: quantize(exact, p) for p in PRECISIONS if p not in ALIASES}
     if digest(model) not in map(digest, candidates.values()):
         candidates = {"this model": model, **candidates}
     for name, candidate in candidates.items():

@@ -35,14 +35,14 @@ def curve(error: F64) -> F64:
     return np.array([np.sqrt(np.mean(e**2)) for e in np.array_split(error, parts)])
 
 
-def growth(rms: Sequence[float], steps: int) -> Growth | None:
+def growth(rms: F64, steps: int) -> Growth | None:
     """A least-squares line through log rms of equal parts of a stream of `steps`, without the
     first tenth; None where fewer than 8 parts are left, or one has no error at all.
 
     The standard error is that of a straight line's slope with n - 2 degrees of freedom.
     """
     start = math.ceil(LEARNING * len(rms))
-    y = np.asarray(rms, np.float64)[start:]
+    y = rms[start:]
     if len(y) < FEWEST_PARTS or not (y > 0).all():
         return None
     t = (np.arange(start, len(rms)) + 0.5) * steps / len(rms)

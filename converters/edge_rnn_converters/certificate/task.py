@@ -48,9 +48,7 @@ def score(
     return Task(len(wanted), tuple(found))
 
 
-def _classes(
-    model: Model, kind: str, labels: NDArray[Any], answers: dict[str, Any]
-) -> list[Score]:
+def _classes(model: Model, kind: str, labels: NDArray[Any], answers: dict[str, Any]) -> list[Score]:
     names = _names(model, kind)
     if labels.shape[1] != 1:
         raise InputError(f"{labels.shape[1]} columns of labels, a classifier has one")
