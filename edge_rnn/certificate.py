@@ -129,8 +129,8 @@ class Certificate(_Record, frozen=True):
 
     `model` is the digest of the certified model, `data` says what was run, `steps` how long.
     `runs` has the source framework, if it could be run, the float32 and the quantized runtime.
-    `failures` are the bounds that did not hold, in words; `choice` why each layer has its format,
-    if that was chosen.
+    `used` is the place in `formats` of this model's own. `failures` are the bounds that did not
+    hold, in words; `choice` why each layer has its format, if that was chosen.
     """
 
     version: int
@@ -141,6 +141,7 @@ class Certificate(_Record, frozen=True):
     runs: tuple[Errors, ...]
     layers: tuple[LayerRecord, ...]
     formats: tuple[FormatRecord, ...]
+    used: int
     task: Task | None
     max_error: float | None
     min_agreement: float | None
@@ -152,6 +153,11 @@ class Certificate(_Record, frozen=True):
     def quantized(self) -> Errors:
         """The run of the model as it is in the file."""
         return self.runs[-1]
+
+    @property
+    def format(self) -> FormatRecord:
+        """The figures of the model as it is in the file."""
+        return self.formats[self.used]
 
     @property
     def verdict(self) -> Verdict:

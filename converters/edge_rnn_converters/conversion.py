@@ -20,6 +20,7 @@ from edge_rnn.validation import validate
 from edge_rnn_converters import compare
 from edge_rnn_converters.certificate import Certified, Request, certify, compute
 from edge_rnn_converters.certificate.auto import choose
+from edge_rnn_converters.certificate.biases import corrected
 from edge_rnn_converters.detect import Format, detect
 from edge_rnn_converters.quantize import DEFAULT, Precision, size_of
 from edge_rnn_converters.quantize import quantize as quantized
@@ -121,7 +122,7 @@ def convert_with_report(
     """As `convert`, with the report of what was checked; `progress` is told each stage.
 
     certificate: measure the model on a long stream and put the result into its file; "auto"
-        precision takes its bounds, so it needs one.
+        precision takes its bounds, so it needs one. Biases are calibrated on the stream too.
     """
     path = Path(source)
     progress(f"reading {path.name}")
@@ -149,10 +150,12 @@ def convert_with_report(
     if quantize == "auto":
         choice = choose(described, data.x, truth, certificate.bounds, layers, progress)
         model, why = choice.model, choice.reasons
+    progress("calibrating biases")
+    model, calibrated = corrected(described, model, data.x, truth, certificate.bounds)
     model = _probed(model, progress)
     runner = None if check == "skip" else read.run
     certified = certify(described, model, data, runner, certificate.bounds,
-                        choice=why, truth=truth, progress=progress)  # fmt: skip
+                        choice=(*why, *calibrated), truth=truth, progress=progress)  # fmt: skip
     measured = certified.certificate
     report = replace(report, bytes=sum(map(size_of, model.nodes)),
                      quantized_error=measured.quantized.largest)  # fmt: skip

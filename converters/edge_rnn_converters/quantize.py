@@ -61,12 +61,9 @@ def precision_of(node: Node) -> Precision | None:
     first, activations = matrices[0], getattr(node, "activations", "float32")
     if first.scale is None:
         return "float16" if first.data.dtype == np.float16 else "float32"
-    found: Precision
-    for found in ("w8a32", "w8a16", "w8a8", "w4a16", "w4a8"):
-        bits = {"a32": "float32", "a16": "int16", "_a8": "int8"}[f"_{found}"[-3:]]
-        if bits == activations and found.startswith("w4") == first.four_bit:
-            return found
-    raise ValueError(f"4-bit weights of {node.name!r} with float32 activations")
+    bits = 4 if first.four_bit else 8
+    name = f"w{bits}a{activations.removeprefix('float').removeprefix('int')}"
+    return next(p for p in PRECISIONS if p == name)
 
 
 def int8(w: F32) -> Matrix:

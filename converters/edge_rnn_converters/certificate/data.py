@@ -6,6 +6,8 @@ import csv
 import hashlib
 import io
 import math
+import tokenize
+import warnings
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -106,7 +108,10 @@ def _numbers(path: Path, name: str, column: Column) -> NDArray[np.float64]:
 def _csv(path: Path) -> dict[str, Column]:
     text = path.read_text("utf-8-sig")
     first = text.partition("\n")[0]
-    rows = list(csv.reader(io.StringIO(text), delimiter=max(",;\t", key=first.count)))
+    try:
+        rows = list(csv.reader(io.StringIO(text), delimiter=max(",;\t", key=first.count)))
+    except csv.Error as e:
+        raise InputError(f"{path.name}: {e}") from e
     rows = [row for row in rows if row]
     if not rows:
         raise InputError(f"{path.name}: no rows")
@@ -130,14 +135,14 @@ def _is_number(text: str) -> bool:
 
 
 def _npy(path: Path) -> dict[str, Column]:
-    return _by_number(path, _array(path.read_bytes()))
+    return _by_number(path, _array(path, path.read_bytes()))
 
 
 def _npz(path: Path) -> dict[str, Column]:
     with zipfile.ZipFile(path) as z:
         if sum(i.file_size for i in z.infolist()) > MAX_BYTES:
             raise InputError(f"{path.name}: more than {MAX_BYTES} bytes unpacked")
-        arrays = {i.filename.removesuffix(".npy"): _array(z.read(i)) for i in z.infolist()}
+        arrays = {i.filename.removesuffix(".npy"): _array(path, z.read(i)) for i in z.infolist()}
     features = arrays.pop("x") if "x" in arrays else None
     if features is None:
         if len(arrays) != 1:
@@ -148,15 +153,23 @@ def _npz(path: Path) -> dict[str, Column]:
     return {**columns, **{n: a for n, a in labels.items() if n not in columns}}
 
 
-def _array(blob: bytes) -> NDArray[Any]:
+def _array(path: Path, blob: bytes) -> NDArray[Any]:
     """The array of a .npy file: numbers or strings, of exactly the size that it says."""
     stream = io.BytesIO(blob)
-    version = np.lib.format.read_magic(stream)
-    headers = {(1, 0): np.lib.format.read_array_header_1_0}
-    header = headers.get(version, np.lib.format.read_array_header_2_0)
-    shape, fortran, dtype = header(stream)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+            version = np.lib.format.read_magic(stream)
+            parse = np.lib.format.read_array_header_1_0
+            if version != (1, 0):
+                parse = np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = parse(stream)
+    except (SyntaxError, tokenize.TokenError) as e:  # it reads the header as a Python literal
+        raise InputError(f"{path.name}: not an array's header: {e}") from e
     if dtype.kind not in "biufU" or math.prod(shape) * dtype.itemsize != len(blob) - stream.tell():
-        raise InputError(f"an array of {dtype} {shape} in {len(blob)} bytes: expected numbers")
+        raise InputError(
+            f"{path.name}: an array of {dtype} {shape} in {len(blob)} bytes: expected numbers"
+        )
     flat = np.frombuffer(blob, dtype, offset=stream.tell())
     return flat.reshape(shape, order="F" if fortran else "C")
 

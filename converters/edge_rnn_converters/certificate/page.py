@@ -23,8 +23,7 @@ _CAPTIONS = {
                " of its error; grey: nothing to quantize."),
     "gates": ("Gates", "Shares of steps and units at which a gate of the reference is nearly shut"
               " or open. A cell whose gates never move has stopped to listen."),
-    "formats": ("Every format", "What each format would cost: to the right slower, upwards more"
-                " exact. Orange: this model."),
+    "formats": ("Every format", "What the whole model would cost in each; orange: this model."),
     "confusion": ("Confusion matrix", "Labelled rows by what the quantized model calls them."),
 }  # fmt: skip
 
@@ -105,8 +104,7 @@ def _paragraphs(lines: Iterable[str]) -> str:
 
 def _tiles(c: Certificate) -> str:
     e, whole = c.quantized, next(f for f in c.formats if f.name == "float32")
-    size = sum(layer.bytes for layer in c.layers)
-    speeds = [f.us_per_step for f in c.formats if (f.bytes, f.largest) == (size, e.largest)]
+    size = c.format.bytes
     tiles = [
         (f"{e.largest:.2g}", f"largest error, at step {e.at:,}"),
         (_db(e.sqnr_db), "signal to noise of the outputs"),
@@ -114,9 +112,7 @@ def _tiles(c: Certificate) -> str:
     ]
     if e.agreement is not None:
         tiles.insert(0, (f"{e.agreement:.2%}", f"of decisions agree, {e.flips} differ"))
-    if speeds:
-        ratio = whole.us_per_step / speeds[0]
-        tiles.append((f"{speeds[0]:g} µs", f"a step, {ratio:.1f} times as fast as float32"))
+    tiles.append((f"{c.format.us_per_step:g} µs", f"a step; float32 takes {whole.us_per_step:g}"))
     if largest := [r.largest_c for r in c.layers if r.largest_c is not None]:
         tiles.append((f"{max(largest):.3g}", "largest |c| of a cell"))
     return "".join(f'<div class="tile"><b>{escape(b)}</b><span class="muted">{escape(t)}</span>'
@@ -131,7 +127,7 @@ def _figure(key: str, svg: str) -> str:
 
 
 def _tables(c: Certificate) -> list[Table]:
-    errors = ("largest error", "at step", "rms", "SQNR", "decisions agree", "× in 10,000 steps")
+    errors = ("largest error", "at step", "rms", "SQNR", "agree", "growth")
     head = ("against the float64 reference", "answers", *errors)
     found: list[Table] = [("Runs", head, [_run(r) for r in c.runs])]
     if c.task:

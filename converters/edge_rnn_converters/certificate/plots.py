@@ -30,7 +30,7 @@ _COLORS = {
 LIGHT, DARK = (" ".join(f"{c[0]}: {c[i]};" for c in _COLORS.values()) for i in (1, 2))
 """Declarations of the colours, for a style sheet."""
 
-_EXCERPT, _COLUMNS, _LAYERS = 240, 3, 40
+_EXCERPT, _COLUMNS, _LAYERS = 240, 2, 40
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -66,7 +66,7 @@ def pictures(certified: Certified) -> dict[str, str]:
     drawn["layers"] = (1.1 + 0.32 * min(_LAYERS, len(c.layers)), lambda f: _layers(f, c))
     if gates := sum(len(r.gates) for r in c.layers):
         drawn["gates"] = (1.2 + 0.3 * min(_LAYERS, gates), lambda f: _gates(f, c))
-    drawn["formats"] = (3.6, lambda f: _formats(f, c))
+    drawn["formats"] = (0.9 + 0.32 * len(c.formats), lambda f: _formats(f, c))
     if c.task and c.task.scores[0].confusion:
         drawn["confusion"] = (4.6, lambda f: _confusion(f, c))
     return {name: _svg(name, height, draw) for name, (height, draw) in drawn.items()}
@@ -136,7 +136,7 @@ def _trace(figure: Any, certified: Certified) -> None:
     center = int(off.max(axis=1).argmax())
     start = max(0, min(center - _EXCERPT // 2, len(steps) - _EXCERPT))
     rows = slice(start, start + _EXCERPT)
-    panels = figure.subplots(len(columns), 1, sharex=True, squeeze=False)[:, 0]
+    *panels, below = figure.subplots(len(columns) + 1, 1, sharex=True)
     names = _columns(certified)
     for axes, column in zip(panels, columns, strict=True):
         exact, ours = truth[rows, column], y[rows, column]
@@ -144,9 +144,18 @@ def _trace(figure: Any, certified: Certified) -> None:
         axes.plot(steps[rows], ours, color=_QUANTIZED, lw=1.1, label="quantized")
         axes.set_ylabel(names[column])
         axes.grid(True, lw=0.5)
+    for column, style in zip(columns, ("-", "--"), strict=False):
+        error = (y - truth)[rows, column]
+        below.plot(steps[rows], error, color=_QUANTIZED, lw=1, ls=style, label=names[column])
+    below.set_ylabel("error")
+    below.set_xlabel("step")
+    below.grid(True, lw=0.5)
+    for axes in (*panels, below):
         axes.axvline(steps[center], color=_MUTED, lw=0.8, ls=":")
     panels[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
-    panels[-1].set_xlabel("step")
+    figure.align_ylabels()
+    if len(columns) > 1:
+        below.legend(loc="upper left", ncols=2, fontsize=8)
 
 
 def _columns(certified: Certified) -> list[str]:
@@ -192,19 +201,22 @@ _GATES = {"i": "input", "f": "forget", "o": "output", "z": "update", "r": "reset
 
 
 def _formats(figure: Any, c: Certificate) -> None:
-    axes = figure.subplots()
-    for f in c.formats:
-        ours = f.bytes == sum(r.bytes for r in c.layers) and f.largest == c.quantized.largest
-        color = _QUANTIZED if ours else _FLOAT
-        quality = 150.0 if f.sqnr_db is None else f.sqnr_db
-        axes.scatter(f.us_per_step, quality, s=70, color=color, zorder=3)
-        text = f" {f.name}\n {f.bytes / 1000:,.0f} kB"
-        axes.annotate(text, (f.us_per_step, quality), xytext=(5, -4), fontsize=9,
-                      textcoords="offset points", va="center")  # fmt: skip
-    axes.set_xlabel("µs a step of one stream")
-    axes.set_ylabel("SQNR of the outputs, dB")
-    axes.margins(0.14, 0.16)
-    axes.grid(True, lw=0.5)
+    names = [f.name for f in c.formats]
+    colors = [_QUANTIZED if f == c.format else _FLOAT for f in c.formats]
+    panels = figure.subplots(1, 3, sharey=True)
+    drawn = (
+        ("SQNR, dB", [f.sqnr_db or 0.0 for f in c.formats], "{:.1f}"),
+        ("size, kB", [f.bytes / 1000 for f in c.formats], "{:,.1f}"),
+        ("a step of one stream, µs", [f.us_per_step for f in c.formats], "{:g}"),
+    )
+    for axes, (title, values, text) in zip(panels, drawn, strict=True):
+        bars = axes.barh(names, values, 0.66, color=colors)
+        axes.bar_label(bars, [text.format(v) for v in values], padding=4, fontsize=9)
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.margins(x=0.22)
+        axes.set_xticks([])
+        axes.spines["bottom"].set_visible(False)
+    panels[0].invert_yaxis()
 
 
 def _confusion(figure: Any, c: Certificate) -> None:
