@@ -17,7 +17,7 @@ from rich.text import Text
 from edge_rnn import modelfile
 from edge_rnn.errors import EdgeRnnError
 from edge_rnn.graph import Feature
-from edge_rnn_converters.certificate import page
+from edge_rnn_converters.certificate import page, plots
 from edge_rnn_converters.certificate.command import fail, showing
 from edge_rnn_converters.certificate.request import options, request
 from edge_rnn_converters.conversion import Auto, Check, Conversion, convert_with_report
@@ -102,6 +102,8 @@ def convert(
     units = feature_units or [""] * len(features)
     asked = request(**measuring)
     try:
+        if asked.page is not None:
+            plots.check()
         with showing("converting") as progress:
             conversion = convert_with_report(
                 source,

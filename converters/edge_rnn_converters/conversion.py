@@ -151,7 +151,7 @@ def convert_with_report(
         choice = choose(described, data.x, truth, certificate.bounds, layers, progress)
         model, why = choice.model, choice.reasons
     progress("calibrating biases")
-    model, calibrated = corrected(described, model, data.x, truth, certificate.bounds)
+    model, calibrated = corrected(described, model, data, truth, certificate.bounds)
     model = _probed(model, progress)
     runner = None if check == "skip" else read.run
     certified = certify(described, model, data, runner, certificate.bounds,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import msgspec
 import numpy as np
@@ -272,14 +274,25 @@ def test_biases_are_shifted_only_where_that_helps() -> None:
     exact = classifier()
     x = compare.stress(exact, 2000)
     truth, small = compute(exact, x), quantize(exact, "w4a8")
-    better, said = corrected(exact, small, x, truth, Bounds())
+    data = Data(x, "d")
+    better, said = corrected(exact, small, data, truth, Bounds())
     assert said and "dB before" in said[0]
     old, new = (truth.errors("q", compare.run(m, x)).sqnr_db for m in (small, better))
     assert old is not None and new is not None and new > old
-    assert corrected(exact, exact, x, truth, Bounds()) == (exact, ())
+    assert corrected(exact, exact, data, truth, Bounds()) == (exact, ())
     worst = truth.errors("q", compare.run(small, x)).largest
-    kept, _ = corrected(exact, better, x, truth, Bounds(worst))
+    kept, _ = corrected(exact, better, data, truth, Bounds(worst))
     assert kept is better, "a second shift finds nothing"
+
+
+def test_biases_are_judged_on_steps_that_they_have_not_seen() -> None:
+    """A stream whose second half is another world: means of the first do not hold there."""
+    exact = classifier()
+    rng = np.random.default_rng(0)
+    half = rng.normal(3, 0.1, (500, 3)).astype(np.float32)
+    x = np.tile(np.concatenate([half, -half]), (4, 1))
+    truth, small = compute(exact, x), quantize(exact, "w4a8")
+    assert corrected(exact, small, Data(x, "d", once=1000), truth, Bounds()) == (small, ())
 
 
 def test_auto_takes_the_smallest_that_keeps_the_bound() -> None:
@@ -381,3 +394,14 @@ def test_a_certificate_is_made_only_if_asked_for(source: Path) -> None:
     assert asked.certified is not None and asked.model.certificate is not None
     with pytest.raises(ModelError, match="auto needs a certificate"):
         convert_with_report(source, "auto")
+
+
+def test_the_manual_shows_pictures_that_are_there() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    shown = re.findall(r"\]\((certificates/[^)]+)\)", (docs / "certificates.md").read_text("utf-8"))
+    assert len(shown) >= 15 and {
+        f"certificates/{p.name}" for p in (docs / "certificates").iterdir()
+    } == set(shown)
+    for picture in shown:
+        root = ElementTree.parse(docs / picture).getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"

@@ -63,6 +63,15 @@ def test_nsnet2_quantized_stays_near(
     assert result.report.bytes < result.report.float32_bytes / (3.5 if quantize == "w8a32" else 1.9)
 
 
+@pytest.mark.parametrize("name", remake.MODELS)
+def test_the_default_keeps_thirty_decibels(name: str) -> None:
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
+        x, y = arrays["x"], arrays["y"].astype(np.float64)
+    converted = convert(model(remake.MODELS[name]))
+    off = Session(converted, capacity=1).run("s", x) - y
+    assert 10 * np.log10((y**2).sum() / (off**2).sum()) >= 30
+
+
 def test_a_model_with_a_convolution_is_refused_by_its_name() -> None:
     with pytest.raises(UnsupportedError, match="Conv1D 'conv1d': class: reads a window of steps"):
         convert(model(AO))

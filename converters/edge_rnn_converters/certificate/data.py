@@ -31,11 +31,15 @@ Column: TypeAlias = NDArray[Any]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Data:
-    """A stream x (T, I) and what it is; `labels` of its first rows: (n, k) strings or numbers."""
+    """A stream x (T, I) and what it is; `labels` of its first rows: (n, k) strings or numbers.
+
+    `once`: the steps after which it repeats itself, None if it does not.
+    """
 
     x: F32
     what: str
     labels: NDArray[Any] | None = None
+    once: int | None = None
 
 
 def generated(model: Model, steps: int = STEPS) -> Data:
@@ -69,7 +73,7 @@ def read(path: Path, model: Model, labels: Sequence[str] = (), steps: int = STEP
     times = max(1, math.ceil(steps / len(x)))
     what = f"{path.name}, {len(x)} steps" + (f", {times} times over" if times > 1 else "")
     what += f", sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
-    return Data(np.tile(x, (times, 1)), what, answers)
+    return Data(np.tile(x, (times, 1)), what, answers, len(x))
 
 
 def _features(path: Path, columns: dict[str, Column], model: Model, labels: Sequence[str]) -> F32:
