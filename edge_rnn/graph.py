@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edge_rnn.activations import ACTS, Act, is_share, largest, of, tuned
 from edge_rnn.cells import CoupledLstm, Lru, MinGru, NormGru, NormLstm
+from edge_rnn.certificate import Certificate
 from edge_rnn.errors import ModelError
 from edge_rnn.frames import FrameConv, FramePool, Take
 from edge_rnn.layers import Add, Concat, Conv1d, Multiply, Pool, Slice
@@ -175,6 +176,7 @@ class Model:
     rate_hz: float | None = None
     provenance: Provenance | None = None
     probe: Probe | None = None
+    certificate: Certificate | None = None
 
     @property
     def input_width(self) -> int:

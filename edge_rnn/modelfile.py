@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as to_safetensors
 
 from edge_rnn.activations import Act
+from edge_rnn.certificate import CERTIFICATE_VERSION, Certificate
 from edge_rnn.container import parse_json, read_container
 from edge_rnn.errors import ModelError, ModelFileError
 from edge_rnn.graph import (
@@ -63,6 +64,7 @@ _DESCRIPTION = msgspec.defstruct(
         ("rate_hz", float | None),
         ("provenance", _PROVENANCE | None),
         ("probe", _PROBE | None),
+        ("certificate", Certificate | None, None),
     ],
     forbid_unknown_fields=True,
 )
@@ -95,7 +97,7 @@ def load(path: str | os.PathLike[str]) -> Model:
 
 def _describe(model: Model) -> str:
     probe = model.probe and {"digest": model.probe.digest}
-    description = {
+    description: dict[str, Any] = {
         "version": VERSION,
         "inputs": [asdict(i) for i in model.inputs],
         "nodes": [{"op": n.OP, "name": n.name, **_reads(n), **attributes(n)} for n in model.nodes],
@@ -107,6 +109,8 @@ def _describe(model: Model) -> str:
         "provenance": model.provenance and asdict(model.provenance),
         "probe": probe,
     }
+    if model.certificate is not None:
+        description["certificate"] = model.certificate
     return msgspec.json.encode(description).decode()
 
 
@@ -141,6 +145,12 @@ def _description(metadata: Mapping[str, str]) -> Any:
             f"version {version!r}, this edge-rnn reads {VERSION}: "
             "upgrade edge-rnn, or convert the model again"
         )
+    measured = raw.get("certificate")
+    if isinstance(measured, dict) and measured.get("version") != CERTIFICATE_VERSION:
+        raise ModelFileError(
+            f"certificate of version {measured.get('version')!r}, this edge-rnn reads "
+            f"{CERTIFICATE_VERSION}: upgrade edge-rnn"
+        )
     try:
         return msgspec.convert(raw, _DESCRIPTION)
     except msgspec.ValidationError as e:
@@ -166,6 +176,7 @@ def _model(d: Any, arrays: dict[str, NDArray[Any]]) -> Model:
         rate_hz=d.rate_hz,
         provenance=d.provenance and Provenance(**msgspec.structs.asdict(d.provenance)),
         probe=probe,
+        certificate=d.certificate,
     )
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import Any, get_args
 
 import click
 from rich.console import Console
@@ -18,8 +17,11 @@ from rich.text import Text
 from edge_rnn import modelfile
 from edge_rnn.errors import EdgeRnnError
 from edge_rnn.graph import Feature
-from edge_rnn_converters.conversion import Check, Conversion, Progress, convert_with_report
-from edge_rnn_converters.quantize import PRECISIONS, Precision
+from edge_rnn_converters.certificate import page, plots
+from edge_rnn_converters.certificate.command import fail, showing
+from edge_rnn_converters.certificate.request import options, request
+from edge_rnn_converters.conversion import Auto, Check, Conversion, convert_with_report
+from edge_rnn_converters.quantize import DEFAULT, PRECISIONS, Precision
 
 
 def _commas(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
@@ -65,8 +67,9 @@ def _inputs(
     help="The .ernn file.",
 )
 @click.option(
-    "--quantize", type=click.Choice(PRECISIONS), default="w8a16", show_default=True,
-    help="Bits of weights and activations; int8 and float16 are of the weights alone.",
+    "--quantize", type=click.Choice([*PRECISIONS, "auto"]), default=DEFAULT, show_default=True,
+    help="Bits of weights and activations: int8 is w8a16, int4 is w4a16; w8a32 and float16 are of "
+    "the weights alone; auto: in each layer the smallest that keeps the bounds.",
 )  # fmt: skip
 @click.option(
     "--layer", "layers", multiple=True, callback=_layers, metavar="NAME=PRECISION",
@@ -88,11 +91,12 @@ def _inputs(
     "--check", type=click.Choice(get_args(Check)), default="auto", show_default=True,
     help="Run the source framework and compare: if installed, in any case, or not.",
 )  # fmt: skip
+@options
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def convert(
     source: Path,
     output: Path,
-    quantize: Precision,
+    quantize: Precision | Auto,
     layers: dict[str, Precision],
     features: list[str],
     feature_units: list[str],
@@ -101,11 +105,14 @@ def convert(
     inputs: dict[str, tuple[int, ...] | float],
     check: Check,
     as_json: bool,
+    **measuring: Any,
 ) -> None:
     """Convert a trained model (Keras .keras or .h5, ONNX .onnx) to a .ernn file.
 
     The result is checked: the float32 runtime against a float64 reference, and, if it is
-    installed, the source framework (onnxruntime or keras) against the same reference.
+    installed, the source framework (onnxruntime or keras) against the same reference. Then all of
+    them run a long stream, and what was measured goes into the file; see `edge-rnn certify`.
+    Exits with 3 if a bound does not hold.
 
     \b
     Example:
@@ -118,8 +125,11 @@ def convert(
             f"--feature-units names {len(feature_units)} units for {len(features)} --features"
         )
     units = feature_units or [""] * len(features)
+    asked = request(**measuring)
     try:
-        with _progress() as progress:
+        if asked.page is not None:
+            plots.check()
+        with showing("converting") as progress:
             conversion = convert_with_report(
                 source,
                 quantize,
@@ -129,31 +139,21 @@ def convert(
                 rate_hz=rate,
                 inputs=inputs,
                 check=check,
+                certificate=asked,
                 progress=progress,
             )
             modelfile.save(conversion.model, output)
+            certified = conversion.certified
+            if asked.page is not None and certified is not None:
+                page.write(asked.page, certified, output.name)
     except (EdgeRnnError, OSError) as e:
-        _fail(e)
+        fail(e)
     if as_json:
         click.echo(json.dumps(_facts(conversion, output), indent=2))
     else:
         _print(conversion, output)
-
-
-def _fail(e: Exception) -> NoReturn:
-    click.echo(f"error: {' '.join(str(e).split())}", err=True)
-    sys.exit(1)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """Shows the stage on stderr, if that is a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda stage: None
-        return
-    with console.status("converting") as status:
-        yield lambda stage: status.update(stage)
+    if conversion.model.certificate and conversion.model.certificate.verdict == "failed":
+        sys.exit(3)
 
 
 def _facts(conversion: Conversion, output: Path) -> dict[str, object]:
@@ -172,12 +172,18 @@ def _print(conversion: Conversion, output: Path) -> None:
         ("runtime", f"float32 within {report.runtime_error:.1e} of the float64 reference"),
         ("quantized", f"{report.quantize} within {report.quantized_error:.1e} of it"),
         *(("note", note) for note in report.notes),
+        *_certificate(conversion),
         ("written", str(output)),
     ]
     table = Table.grid(padding=(0, 2))
     for name, text in rows:
         table.add_row(name, Text(text))
     Console().print(table)
+
+
+def _certificate(conversion: Conversion) -> list[tuple[str, str]]:
+    c = conversion.model.certificate
+    return [] if c is None else [("certificate", line) for line in c.summary()]
 
 
 def _source_line(conversion: Conversion) -> str:

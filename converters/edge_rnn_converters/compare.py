@@ -23,6 +23,7 @@ from edge_rnn.graph import (
 )
 from edge_rnn.reference import F64
 from edge_rnn.session import Session
+from edge_rnn_converters.streams import stretches
 
 TOLERANCE = 1e-4
 """Absolute, and relative to the reference: float32 sums in another order stay far below it."""
@@ -31,6 +32,7 @@ ROUNDINGS = 8
 LARGEST = 1e6
 PROBE_STEPS = 64
 STRESS_STEPS = 256
+SPIKE = 4.0
 
 
 def plausible(model: Model, steps: int, seed: int) -> F32:
@@ -41,17 +43,11 @@ def plausible(model: Model, steps: int, seed: int) -> F32:
                            for i in model.inputs], axis=1)  # fmt: skip
 
 
-def stress(model: Model, seed: int = 1) -> F32:
-    """Harder inputs (256, I): plausible ones, three times as large, held still, then none."""
+def stress(model: Model, steps: int = STRESS_STEPS, seed: int = 1) -> F32:
+    """Harder inputs (steps, I), see `streams.stretches`: up to four deviations from the mean."""
     rng = np.random.default_rng(seed)
-    parts = []
-    for i in model.inputs:
-        normal = rng.normal(size=(STRESS_STEPS, i.width))
-        normal[96:160] *= 3
-        normal[160:208] = normal[160]
-        normal[208:240] = 0
-        parts.append(_column(model, i.name, normal, rng))
-    return np.concatenate(parts, axis=1)
+    return np.concatenate([_column(model, i.name, stretches(steps, i.width, SPIKE, rng), rng)
+                           for i in model.inputs], axis=1)  # fmt: skip
 
 
 def _column(model: Model, name: str, normal: F64, rng: np.random.Generator) -> F32:

@@ -15,15 +15,19 @@ import numpy as np
 import edge_rnn
 from edge_rnn import reference
 from edge_rnn.errors import ModelError, UnsupportedError
-from edge_rnn.graph import F32, Feature, Matrix, Model, Provenance, tensors
+from edge_rnn.graph import F32, Feature, Model, Provenance
 from edge_rnn.validation import validate
 from edge_rnn_converters import compare
+from edge_rnn_converters.certificate import Certified, Request, certify, compute
+from edge_rnn_converters.certificate.auto import choose
+from edge_rnn_converters.certificate.biases import corrected
 from edge_rnn_converters.detect import Format, detect
-from edge_rnn_converters.quantize import Precision
+from edge_rnn_converters.quantize import DEFAULT, Precision, size_of
 from edge_rnn_converters.quantize import quantize as quantized
 from edge_rnn_converters.source import CannotRunError, Options, Source, reading
 
 Check: TypeAlias = Literal["auto", "require", "skip"]
+Auto: TypeAlias = Literal["auto"]
 Progress: TypeAlias = Callable[[str], None]
 
 _GROWS = (
@@ -39,7 +43,8 @@ class Report:
     `source_run` is the source framework that was run, with its version, None if none was; then
     `source_error` is None too. `source_steps` counts the steps that it answered for.
     Errors are against the float64 reference of the unquantized model: of the source framework, of
-    the float32 runtime, of the runtime with the weights as converted.
+    the float32 runtime, of the runtime with the weights as converted (the last, where there is a
+    certificate, on its stream).
     """
 
     framework: str
@@ -48,7 +53,7 @@ class Report:
     source_steps: int
     steps: int
     runtime_error: float
-    quantize: Precision
+    quantize: Precision | Auto
     quantized_error: float
     float32_bytes: int
     bytes: int
@@ -57,15 +62,16 @@ class Report:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Conversion:
-    """A converted model and what is known of it."""
+    """A converted model and what is known of it; `certified` if a certificate was asked for."""
 
     model: Model
     report: Report
+    certified: Certified | None = None
 
 
 def convert(
     source: str | os.PathLike[str],
-    quantize: Precision = "w8a16",
+    quantize: Precision = DEFAULT,
     *,
     layers: Mapping[str, Precision] | None = None,
     features: Sequence[Feature | str] = (),
@@ -105,7 +111,7 @@ def convert(
 
 def convert_with_report(
     source: str | os.PathLike[str],
-    quantize: Precision = "w8a16",
+    quantize: Precision | Auto = DEFAULT,
     *,
     layers: Mapping[str, Precision] | None = None,
     features: Sequence[Feature | str] = (),
@@ -114,9 +120,14 @@ def convert_with_report(
     rate_hz: float | None = None,
     inputs: Mapping[str, tuple[int, ...] | float] | None = None,
     check: Check = "auto",
+    certificate: Request | None = None,
     progress: Progress = lambda stage: None,
 ) -> Conversion:
-    """As `convert`, with the report of what was checked; `progress` is told each stage."""
+    """As `convert`, with the report of what was checked; `progress` is told each stage.
+
+    certificate: measure the model on a long stream and put the result into its file; "auto"
+        precision takes its bounds, so it needs one. Biases are calibrated on the stream too.
+    """
     path = Path(source)
     progress(f"reading {path.name}")
     read = _read(path, Options(inputs=inputs or {}))
@@ -131,10 +142,33 @@ def convert_with_report(
         ),
     )
     validate(described)
-    model = quantized(described, quantize, layers)
+    model = quantized(described, "float32" if quantize == "auto" else quantize, layers)
     report = _checked(read, described, model, quantize, check, progress)
+    if certificate is None:
+        if quantize == "auto":
+            raise ModelError("quantize=auto needs a certificate with a bound to keep")
+        return Conversion(_probed(model, progress), report)
+    data = certificate.stream(described)
+    truth = compute(described, data.x, progress)
+    why: tuple[str, ...] = ()
+    if quantize == "auto":
+        choice = choose(described, data.x, truth, certificate.bounds, layers, progress)
+        model, why = choice.model, choice.reasons
+    progress("calibrating biases")
+    model, calibrated = corrected(described, model, data, truth, certificate.bounds)
+    model = _probed(model, progress)
+    runner = None if check == "skip" else read.run
+    certified = certify(described, model, data, runner, certificate.bounds,
+                        choice=(*why, *calibrated), truth=truth, progress=progress)  # fmt: skip
+    measured = certified.certificate
+    report = replace(report, bytes=sum(map(size_of, model.nodes)),
+                     quantized_error=measured.quantized.largest)  # fmt: skip
+    return Conversion(replace(model, certificate=measured), report, certified)
+
+
+def _probed(model: Model, progress: Progress) -> Model:
     progress("recording a probe")
-    return Conversion(compare.probed(model), report)
+    return compare.probed(model)
 
 
 _READERS: dict[Format, str] = {
@@ -143,6 +177,11 @@ _READERS: dict[Format, str] = {
     "onnx": "onnx.source",
 }
 """The module that reads a format, imported when a file of it comes."""
+
+
+def read(path: Path) -> Source:
+    """The model in a file, not yet checked. Raises as `convert`."""
+    return _read(path, Options())
 
 
 def _read(path: Path, options: Options) -> Source:
@@ -154,7 +193,12 @@ def _read(path: Path, options: Options) -> Source:
 
 
 def _checked(
-    read: Source, exact: Model, model: Model, quantize: Precision, check: Check, progress: Progress
+    read: Source,
+    exact: Model,
+    model: Model,
+    quantize: Precision | Auto,
+    check: Check,
+    progress: Progress,
 ) -> Report:
     x = compare.stress(exact)
     progress(f"computing {len(x)} steps in float64")
@@ -173,8 +217,8 @@ def _checked(
         runtime_error=runtime,
         quantize=quantize,
         quantized_error=float(np.abs(compare.run(model, x)[:n] - truth).max()),
-        float32_bytes=_bytes(exact),
-        bytes=_bytes(model),
+        float32_bytes=sum(map(size_of, exact.nodes)),
+        bytes=sum(map(size_of, model.nodes)),
         notes=(*read.notes, *([] if n == len(x) else [_GROWS.format(n)]), *notes),
     )
 
@@ -204,12 +248,3 @@ def _named(columns: Sequence[Feature | str]) -> tuple[Feature, ...]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def _bytes(model: Model) -> int:
-    """Bytes of the model's tensors."""
-    return sum(
-        tensor.nbytes if isinstance(tensor, Matrix) else int(tensor.nbytes)
-        for node in model.nodes
-        for _, _, tensor in tensors(node)
-    )

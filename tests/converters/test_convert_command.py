@@ -76,7 +76,7 @@ def test_a_folder_that_is_not_there_is_exit_code_1(path: Path, tmp_path: Path) -
     "arguments",
     [
         [],
-        ["--quantize", "int4"],
+        ["--quantize", "int2"],
         ["--check", "maybe"],
         ["--rate", "fast"],
         ["--features", "a,b,c", "--feature-units", "g"],
