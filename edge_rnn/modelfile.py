@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save as to_safetensors
 
+from edge_rnn.activations import Act
 from edge_rnn.certificate import CERTIFICATE_VERSION, Certificate
 from edge_rnn.container import parse_json, read_container
 from edge_rnn.errors import ModelError, ModelFileError
@@ -36,8 +37,11 @@ _PROBE_IN, _PROBE_OUT = "probe/input", "probe/output"
 
 
 def _struct(cls: type, tag: str | None = None) -> type[msgspec.Struct]:
-    """The strict JSON form of a dataclass: every field required, no other allowed; tensors out."""
-    hints = get_type_hints(cls)
+    """The strict JSON form of a dataclass: every field required, no other allowed; tensors out.
+
+    What is an activation `validate` knows.
+    """
+    hints = {name: str if kind == Act else kind for name, kind in get_type_hints(cls).items()}
     kept = [(f.name, hints[f.name]) for f in fields(cls) if "shape" not in f.metadata]
     return msgspec.defstruct(
         cls.__name__, kept, tag_field="op" if tag else None, tag=tag, forbid_unknown_fields=True

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_rnn.activations import TUNED, of, tuned
 from edge_rnn.graph import F32, Act, Gru, Lstm, Matrix, Rnn
 
 Framework: TypeAlias = Literal["keras", "onnx"]
@@ -47,7 +48,18 @@ _KERAS: dict[str, Act] = {
 }
 _KERAS_HARD_SIGMOID: dict[int, Act] = {2: "hard_sigmoid_keras2", 3: "hard_sigmoid_relu6"}
 KERAS_ACTS = (*_KERAS, "hard_sigmoid")
-ONNX_ACTS = ("Relu", "Tanh", "Sigmoid", "Softsign", "HardSigmoid", "Affine")
+_ONNX_TUNED = {
+    "affine": "affine",
+    "elu": "elu",
+    "hardsigmoid": "hard_sigmoid",
+    "leakyrelu": "leaky_relu",
+    "scaledtanh": "scaled_tanh",
+    "thresholdedrelu": "thresholded_relu",
+}
+ONNX_ACTS = (
+    *("Relu", "Tanh", "Sigmoid", "Softsign", "Softplus", "HardSigmoid", "Affine", "Elu"),
+    *("LeakyRelu", "ScaledTanh", "ThresholdedRelu"),
+)
 ONNX_PARAMETERS: dict[str, tuple[float | None, float | None]] = {
     "affine": (1.0, 0.0),
     "elu": (1.0, None),
@@ -68,17 +80,37 @@ def keras_act(name: str, major: int) -> Act | None:
 
 
 def onnx_act(name: str, alpha: float, beta: float) -> Act | None:
-    """Our name of an ONNX activation, alpha and beta its parameters if it has any.
-
-    HardSigmoid is max(0, min(1, alpha x + beta)). None: we lack it.
-    """
+    """Ours of an ONNX activation, alpha and beta its parameters if it has any (see
+    ONNX_PARAMETERS). None: we lack it. Raises ModelError where they are not finite."""
     name = name.lower()
     if name == "hardsigmoid" and beta == 0.5:
         near: dict[float, Act] = {0.2: "hard_sigmoid_keras2", 1 / 6: "hard_sigmoid_relu6"}
-        return next((act for a, act in near.items() if abs(alpha - a) < 1e-6), None)
-    if name == "affine" and (alpha, beta) == (1, 0):
-        return "linear"
-    return _COMMON.get(name)
+        for a, act in near.items():
+            if abs(alpha - a) < 1e-6:
+                return act
+    usual: dict[tuple[str, float, float], Act] = {
+        ("affine", 1, 0): "linear", ("scaledtanh", 1, 1): "tanh", ("elu", 1, 0): "elu",
+    }  # fmt: skip
+    if name not in _ONNX_TUNED:
+        return "softplus" if name == "softplus" else _COMMON.get(name)
+    if (name, alpha, beta) in usual:
+        return usual[name, alpha, beta]
+    ours = _ONNX_TUNED[name]
+    return tuned(ours, *(alpha, beta)[: TUNED[ours]])
+
+
+def onnx_form(name: str) -> str:
+    """What the manual says of an activation of ONNX_ACTS: ours, with the numbers it takes."""
+    ours = _ONNX_TUNED.get(name.lower())
+    if ours is None:
+        return str(onnx_act(name, 0, 0))
+    return f"{ours}({', '.join(('alpha', 'beta')[: TUNED[ours]])})"
+
+
+def clipped(act: Act, clip: float | None) -> Act:
+    """The activation of sums held inside [-clip, clip], which ONNX's cells do to the complete sums
+    of their gates and candidates, peepholes with them; None or 0: no clip."""
+    return of(act, tuned("clip", -clip, clip)) if clip else act
 
 
 @dataclass(frozen=True, slots=True, eq=False)

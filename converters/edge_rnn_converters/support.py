@@ -66,12 +66,10 @@ def _grouped(rows: Iterable[Row]) -> list[Row]:
 def _activations() -> str:
     keras = ((f"Keras {major} `{n}`", gates.keras_act(n, major)) for n in gates.KERAS_ACTS
              for major in (2, 3))  # fmt: skip
-    parameters = {"HardSigmoid": (0.2, 0.5), "Affine": (1.0, 0.0)}
-    onnx = (
-        (f"ONNX `{n}`", gates.onnx_act(n, *parameters.get(n, (0.0, 0.0)))) for n in gates.ONNX_ACTS
-    )
+    onnx = ((f"ONNX `{n}`", gates.onnx_form(n)) for n in gates.ONNX_ACTS)
+    usual = ("ONNX `HardSigmoid` with alpha 0.2", gates.onnx_act("HardSigmoid", 0.2, 0.5))
     sixth = ("ONNX `HardSigmoid` with alpha 1/6", gates.onnx_act("HardSigmoid", 1 / 6, 0.5))
-    rows = ((name, f"`{act}`") for name, act in (*keras, *onnx, sixth))
+    rows = ((name, f"`{act}`") for name, act in (*keras, *onnx, usual, sixth))
     return _table(("source", "edge-rnn"), _grouped(rows))
 
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from edge_rnn.graph import Gru, Lru, Lstm, MinGru, NormGru, NormLstm, Rnn, bound, product_bound
+from edge_rnn.graph import F32, Gru, Lru, Lstm, MinGru, NormGru, NormLstm, Rnn, bound, product_bound
 from edge_rnn.reference.base import F64, activate, forward, norm, rounded
 
 Watch: TypeAlias = Callable[[str, F64], None]
@@ -60,6 +60,10 @@ def _(node: Gru, x: F64, *, limit: float = 0.0, watch: Watch = _ignore) -> F64:
     return np.array(steps).reshape(len(x), H)
 
 
+def _clip(x: F64, size: F32 | None) -> F64:
+    return x if size is None else np.clip(x, -size, size)
+
+
 def _lstm(
     node: Lstm,
     x: F64,
@@ -83,7 +87,7 @@ def _lstm(
         f = 1 - i
         if "f" in a:
             f = activate(node.gate, gate_norm("f", a["f"] + look["f"] * c))
-        new = f * c + i * activate(node.cell, gate_norm("g", a["g"]))
+        new = _clip(f * c + i * activate(node.cell, gate_norm("g", a["g"])), node.cell_clip)
         seen = cell_norm(new)
         c = seen if carried == "normalised" else new
         o = activate(node.gate, gate_norm("o", a["o"] + look["o"] * c))
@@ -92,6 +96,8 @@ def _lstm(
         h = o * activate(node.hidden, seen)
         if node.projection is not None:
             h = node.projection.float64() @ rounded(h, q, product_bound(node))
+            h = h if node.projection_bias is None else h + node.projection_bias
+            h = _clip(h, node.projection_clip)
         steps.append(h)
     return np.array(steps).reshape(len(x), R)
 

@@ -79,18 +79,6 @@ GRAPHS: dict[str, tuple[Wrap, str]] = {
                                     value=onnx.numpy_helper.from_array(np.float32([0.5])))),
         "GRU '/GRU_5': initial_h: is not provably zero",
     ),
-    "hard sigmoid": (
-        lambda g: g("HardSigmoid", cell(g), name="a", alpha=0.3),
-        "HardSigmoid 'a': alpha=0.3",
-    ),
-    "cell's activation": (
-        lambda g: cell(g, "", activations=["Sigmoid", "Elu"]),
-        "GRU '/GRU_3': activations Elu",
-    ),
-    "scaled tanh": (
-        lambda g: cell(g, "", activations=["Sigmoid", "ScaledTanh"]),
-        "GRU '/GRU_3': activations ScaledTanh",
-    ),
     "clip": (
         lambda g: g("Clip", cell(g), g.const(np.float32(-1)), g.const(np.float32(1)), name="a"),
         "Clip 'a': min=-1.0, max=1.0",
