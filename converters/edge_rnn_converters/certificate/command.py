@@ -19,6 +19,7 @@ from edge_rnn.graph import Model
 from edge_rnn_converters.certificate import page, plots
 from edge_rnn_converters.certificate.measure import Bounds, Certified, Progress, certify
 from edge_rnn_converters.certificate.request import Request, options, request
+from edge_rnn_converters.source import UndescribedError
 
 
 @click.command("certify")
@@ -82,8 +83,10 @@ def _same_shape(exact: Model, model: Model, name: str) -> None:
 
 
 def fail(e: Exception) -> NoReturn:
-    """One line on stderr, and exit code 1."""
+    """One line on stderr, a description to edit if that is what is missing, and exit code 1."""
     click.echo(f"error: {' '.join(str(e).split())}", err=True)
+    if isinstance(e, UndescribedError):
+        click.echo(f"\n{e.template}", err=True)
     sys.exit(1)
 
 
