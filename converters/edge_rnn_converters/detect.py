@@ -51,7 +51,7 @@ def _zip(path: Path) -> Format:
     try:
         with zipfile.ZipFile(path) as z:
             names = set(z.namelist())
-    except zipfile.BadZipFile as e:
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as e:
         raise _no(path, f"is a damaged zip file ({e}): copy or save it again") from e
     if "config.json" in names and "model.weights.h5" in names:
         return "keras"

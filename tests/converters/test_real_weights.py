@@ -14,7 +14,7 @@ from edge_rnn.graph import Model
 from edge_rnn.state import StreamState
 from edge_rnn_converters import convert, convert_with_report
 from edge_rnn_converters.source import UndescribedError
-from tests.converters.fetch import BEATNET, G2P, RESEMBLYZER, SILERO_WEIGHTS, Wheel, model
+from tests.converters.fetch import G2P, RESEMBLYZER, Wheel, model
 
 pytest.importorskip("torch")
 
@@ -58,20 +58,46 @@ weights = "enc"
 """
 G2P_DECODER = G2P_ENCODER.replace("dec_", "enc_").replace('"enc', '"dec').replace('["dec', '["enc')
 G2P_LOGITS = G2P_DECODER.replace(', "fc_*"', "") + '[[layer]]\ntype = "linear"\nweights = "fc"\n'
+CONV = """
+[[layer]]
+type = "conv1d"
+weights = "conv{}"
+frame = true
+padding = 1
+stride = {}
+activation = "relu"
+"""
 SILERO_NET = """
 input = 576
-layer = [
-    { type = "pad", after = 64, mode = "reflect" },
-    { type = "conv1d", weights = "stft_conv", frame = true, stride = 128 },
-    { type = "magnitude" },
-    { type = "conv1d", weights = "conv1", frame = true, padding = 1, activation = "relu" },
-    { type = "conv1d", weights = "conv2", frame = true, padding = 1, stride = 2, activation = "relu" },
-    { type = "conv1d", weights = "conv3", frame = true, padding = 1, stride = 2, activation = "relu" },
-    { type = "conv1d", weights = "conv4", frame = true, padding = 1, activation = "relu" },
-    { type = "lstm", weights = "lstm_cell" },
-    { type = "relu" },
-    { type = "conv1d", weights = "final_conv", frame = true, activation = "sigmoid" },
-]
+
+[[layer]]
+type = "pad"
+after = 64
+mode = "reflect"
+
+[[layer]]
+type = "conv1d"
+weights = "stft_conv"
+frame = true
+stride = 128
+
+[[layer]]
+type = "magnitude"
+"""
+SILERO_NET += "".join(CONV.format(k, stride) for k, stride in enumerate((1, 2, 2, 1), 1))
+SILERO_NET += """
+[[layer]]
+type = "lstm"
+weights = "lstm_cell"
+
+[[layer]]
+type = "relu"
+
+[[layer]]
+type = "conv1d"
+weights = "final_conv"
+frame = true
+activation = "sigmoid"
 """
 
 

@@ -9,7 +9,7 @@ resemblyzer_lstm3_pt  2 voices, 160 frames of 40 mel powers; y_seq, the third LS
                       first voice, and each embedding; Resemblyzer (Apache-2.0)
 g2p_en_gru_npz        letters of a word, enc_h after each; dec_h and logits at each of its
                       phonemes, tokens; g2p-en (Apache-2.0)
-silero_16k_tinygrad   100 frames of 64 + 512 samples of synthetic sound, y the probability of speech;
+silero_16k_tinygrad   120 frames of 64 + 512 samples of speech, y the probability of it;
                       silero-vad's safetensors (MIT)
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch.nn import functional as F
+from torch.nn.functional import conv1d, linear, max_pool1d, pad, relu
 
 from tests.converters.fetch import BEATNET, G2P, RESEMBLYZER, SILERO_WEIGHTS, model
 
@@ -35,9 +35,9 @@ def beatnet(golden: Any) -> dict[str, Any]:
     w = torch.load(model(BEATNET), weights_only=True)
     lstm = _filled(torch.nn.LSTM(150, 150, 2, batch_first=True), w, "lstm.")
     x = torch.from_numpy(golden["x"])[:, None]
-    x = F.max_pool1d(F.relu(F.conv1d(x, w["conv1.weight"], w["conv1.bias"])), 2).flatten(1)
-    x = F.linear(x, w["linear0.weight"], w["linear0.bias"])
-    return {"logits": F.linear(lstm(x[None])[0][0], w["linear.weight"], w["linear.bias"])}
+    x = max_pool1d(relu(conv1d(x, w["conv1.weight"], w["conv1.bias"])), 2).flatten(1)
+    x = linear(x, w["linear0.weight"], w["linear0.bias"])
+    return {"logits": linear(lstm(x[None])[0][0], w["linear.weight"], w["linear.bias"])}
 
 
 def resemblyzer(golden: Any) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def resemblyzer(golden: Any) -> dict[str, Any]:
     w = torch.load(model(RESEMBLYZER), weights_only=True, map_location="cpu")["model_state"]
     lstm = _filled(torch.nn.LSTM(40, 256, 3, batch_first=True), w, "lstm.")
     y, (h, _) = lstm(torch.from_numpy(golden["x"]))
-    raw = F.relu(F.linear(h[-1], w["linear.weight"], w["linear.bias"]))
+    raw = relu(linear(h[-1], w["linear.weight"], w["linear.bias"]))
     return {"y_seq": y[0], "embed": raw / torch.norm(raw, dim=1, keepdim=True)}
 
 
@@ -60,7 +60,7 @@ def g2p(golden: Any) -> dict[str, Any]:
     while token != END:
         h = _step(w, "dec", token, h)
         dec.append(h)
-        logits.append(F.linear(h, w["fc_w"], w["fc_b"]))
+        logits.append(linear(h, w["fc_w"], w["fc_b"]))
         token = int(logits[-1].argmax())
     found = {"enc_h": torch.cat(enc), "dec_h": torch.cat(dec), "logits": torch.cat(logits)}
     return found | {"tokens": found["logits"].argmax(1)}
@@ -72,13 +72,13 @@ def silero(golden: Any) -> dict[str, Any]:
     cell = _filled(torch.nn.LSTMCell(128, 128), w, "lstm_cell.")
     state, rows = None, []
     for frame in torch.from_numpy(golden["x"]):
-        x = F.conv1d(F.pad(frame[None], (0, 64), mode="reflect")[None], w["stft_conv.weight"],
+        x = conv1d(pad(frame[None], (0, 64), mode="reflect")[None], w["stft_conv.weight"],
                      stride=128)  # fmt: skip
         x = (x[:, :129] ** 2 + x[:, 129:] ** 2).sqrt()
         for k, stride in enumerate((1, 2, 2, 1), 1):
-            x = F.relu(F.conv1d(x, w[f"conv{k}.weight"], w[f"conv{k}.bias"], stride, 1))
+            x = relu(conv1d(x, w[f"conv{k}.weight"], w[f"conv{k}.bias"], stride, 1))
         state = cell(x.squeeze(-1), state)
-        y = F.conv1d(F.relu(state[0])[..., None], w["final_conv.weight"], w["final_conv.bias"])
+        y = conv1d(relu(state[0])[..., None], w["final_conv.weight"], w["final_conv.bias"])
         rows.append(torch.sigmoid(y).mean())
     return {"y": torch.stack(rows)}
 

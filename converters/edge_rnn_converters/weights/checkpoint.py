@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -33,10 +34,11 @@ def checkpoint(path: Path) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the storage types of old files
             tree = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as e:
+    except (pickle.UnpicklingError, AssertionError) as e:
+        found = re.search(r"GLOBAL (\S+)", str(e))
+        what = f"{found[1]}, which" if found else "more than weights, or is damaged: it"
         raise UnsupportedError(
-            f"{path.name}: a pickle of more than weights, or a damaged one: more could run code, "
-            f"and is not loaded; {_SAVE}"
+            f"{path.name}: is a pickle of {what} could run code and is not loaded; {_SAVE}"
         ) from e
     states = dict(_states(tree, "", set(), torch.Tensor))
     if not states:

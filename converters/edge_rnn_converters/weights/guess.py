@@ -89,9 +89,11 @@ def network(line: str, arrays: Arrays, layout: Framework) -> str:
     Raises ModelError for a type that takes no part in it.
     """
     items = [item.split() for item in line.split(",")]
-    head = [pair for words in items for pair in words if "=" in words[0]]
+    head = [words for words in items if words and "=" in words[0]]
+    lines = [_pair(pair) for words in head for pair in words]
+    told = tomllib.loads("\n".join(lines))
+    arrays, layout = arrays.under(told.get("prefix")), told.get("layout", layout)
     left = groups(arrays.values, layout)
-    lines = [_pair(pair) for pair in head]
     for words in items:
         if words and "=" not in words[0]:
             lines += ["[[layer]]", f"type = {_value(words[0])}", *map(_pair, words[1:])]

@@ -62,7 +62,7 @@ def _text(path: Path, form: Format, arrays: Arrays, options: Options) -> Text:
     if options.description is not None:
         return _file(options.description)
     if options.network:
-        return Text(Path("--network"), network(options.network, arrays.under(None), _layout(form)))
+        return Text(Path("--network"), network(options.network, arrays, _layout(form)))
     guessed = _guess(path, form, arrays)
     if guessed.sure:
         return Text(Path("description"), guessed.text)
