@@ -155,8 +155,9 @@ def convert(
 
 def _describe(source: Path, target: Path) -> None:
     try:
+        text = template(source)
         with target.open("x") as f:
-            f.write(template(source))
+            f.write(text)
     except (EdgeRnnError, OSError) as e:
         fail(e)
     click.echo(f"written: {target}; edit it, then convert with --description {target}")

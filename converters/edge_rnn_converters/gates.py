@@ -1,8 +1,8 @@
 """How each framework lays out a recurrent cell, and how that becomes ours.
 
 A wrong gate order, bias or activation converts without an error and computes something else, so
-all of them are written here, once. Sources: the Keras cells' `call` (`keras/src/layers/rnn`), the
-ONNX operator specification (`LSTM`, `GRU`, `RNN`) and the pages of `torch.nn.LSTM`, `GRU`, `RNN`.
+all of them are written here, once. Sources: the Keras cells' `call` (`keras/src/layers/rnn`) and
+the ONNX operator specification (`LSTM`, `GRU`, `RNN`), the equations of `torch.nn.LSTM` and `GRU`.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ def read_table(cls: type[T], data: Any, source: Source, folder: Path, keys: Keys
     """
     if not isinstance(data, dict):
         raise source.error(keys, f"is {_brief(data)}, expected a table: [{_dotted(keys)}]")
-    types = get_type_hints(cls, include_extras=True)
+    hints = get_type_hints(cls, include_extras=True)
+    types = {f.name: hints[f.name] for f in dataclasses.fields(cast(Any, cls))}
     for key in data:
         if key not in types:
             raise source.error((*keys, key), f"unknown; {_allowed(key, types)}")

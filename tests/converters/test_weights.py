@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from edge_rnn import reference
-from edge_rnn.errors import ConfigError
+from edge_rnn import Session, reference
+from edge_rnn.errors import ConfigError, ModelError
 from edge_rnn.graph import Gru, Lstm, Model
 from edge_rnn_converters import convert, convert_with_report
+from edge_rnn_converters.cli import convert as command
+from edge_rnn_converters.source import UndescribedError
 from tests.effort import examples
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -186,3 +189,158 @@ def test_recurrent_layers_alone_need_no_description(
     found = convert(file(arrays, tmp_path_factory.mktemp("w")), "float32", check="skip")
     assert [type(n) for n in found.nodes] == [{"lstm": Lstm, "gru": Gru}[kind]] * levels
     assert (found.input_width, found.output_width) == (I, H)
+
+
+ERRORS: dict[str, tuple[str, str]] = {
+    "no layer": ("layer = []\n", ":1: layer: is empty"),
+    "not TOML": ("[[layer]\n", ":1: not TOML"),
+    "no such key": (LSTM + 'units = 3\n', ":4: [layer.1] units: unknown; allowed: weights, ac"),
+    "no such type": ('[[layer]]\ntype = "lstmm"\n', ":2: [layer.1] type: is 'lstmm'; allowed: rnn"),
+    "no type": (LSTM + "[[layer]]\n", ":4: [layer.2] type: is ''; allowed: rnn, lstm"),
+    "keys of an activation": (
+        LSTM + '[[layer]]\ntype = "relu"\nslope = 1\n',
+        ":6: [layer.2] slope: unknown: relu takes no keys",
+    ),
+    "no weights": ('[[layer]]\ntype = "lstm"\n', ":1: [layer.1] weights: missing"),
+    "no such arrays": (
+        LSTM + '[[layer]]\ntype = "linear"\nweights = "head"\n',
+        ":6: [layer.2] weights: no array's name begins with 'head'; the arrays are: conv.weight",
+    ),
+    "no such array": (
+        '[[layer]]\ntype = "linear"\nweights = { weight = "fc.w" }\n',
+        ":3: [layer.1] weights: no array 'fc.w'; the arrays are: conv.weight (3, 2, 2),",
+    ),
+    "no such role": (
+        LINEAR.replace('"fc"', '{ bias = "fc.bias" }'),
+        ":3: [layer.1] weights: no array is its weight; those of its name are fc.bias",
+    ),
+    "another cell": (
+        LSTM.replace("lstm", "gru"),
+        ":3: [layer.1] weights: rnn.weight_hh_l0 has shape (24, 6), expected (18, 6)",
+    ),
+    "another width": (
+        LINEAR + LSTM, ":6: [layer.2] weights: its weights read 5 numbers, the layer before makes 3"
+    ),
+    "another width of a convolution": (
+        'input = 4\n[[layer]]\ntype = "l2_norm"\n'
+        '[[layer]]\ntype = "conv1d"\nweights = "conv"\n',
+        ":6: [layer.2] weights: its weights read 2 numbers, the layer before makes 4; is it a conv",
+    ),
+    "another input": ("input = 7\n" + LSTM, ":1: input: is 7, but the first layer reads 5"),
+    "no input": ('[[layer]]\ntype = "relu"\n', ":1: input: missing; the first layer's arrays don"),
+    "a layer forgotten": (LSTM, ":1: ignore: no layer uses conv.weight, fc.bias, fc.weight, s"),
+    "an rnn's activation": (
+        LSTM.replace("lstm", "rnn"), ":1: [layer.1] activation: missing"
+    ),
+    "padding ahead": (
+        '[[layer]]\ntype = "conv1d"\nweights = "conv"\npadding = 1\n',
+        ":4: [layer.1] padding: zeros on both sides let it look ahead",
+    ),
+    "an embedding later": (
+        LSTM + '[[layer]]\ntype = "embedding"\nweights = { weight = "fc.weight" }\n',
+        ":5: [layer.2] type: an embedding is the first layer",
+    ),
+    "keras without a bias": (
+        'layout = "keras"\n[[layer]]\ntype = "gru"\n'
+        'weights = { kernel = "fc.weight", recurrent_kernel = "square" }\n',
+        ":2: [layer.1] reset: missing; the arrays don't tell",
+    ),
+    "a bad activation": (
+        LINEAR + 'activation = "rellu"\n',
+        ":4: [layer.1] activation: is \"rellu\"; allowed: linear, relu, ",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("toml", "says"), ERRORS.values(), ids=ERRORS)
+def test_errors_name_line_layer_and_arrays(toml: str, says: str, tmp_path: Path) -> None:
+    arrays = cell("rnn", 4, 5, 6) | FC | weights(conv__weight=(3, 2, 2), square=(2, 6))
+    assert refused(arrays, toml, tmp_path).startswith(says)
+
+
+def test_a_bidirectional_layer_is_refused(tmp_path: Path) -> None:
+    arrays = cell("rnn", 3, 5, 6) | cell("rnn", 3, 5, 6, end="_l0_reverse")
+    with pytest.raises(ConfigError, match=r"rnn\.weight_ih_l0_reverse runs backward"):
+        convert(file(arrays, tmp_path))
+
+
+def test_a_line_names_arrays_where_several_fit(tmp_path: Path) -> None:
+    """Their order in a file is that of their names in some formats: it isn't believed."""
+    arrays = cell("b", 3, 5, 6) | cell("a", 3, 6, 6, 1) | FC
+    toml = "".join(f'[[layer]]\ntype = "gru"\nweights = "{n}"\n' for n in "ba")
+    wanted = model(arrays, toml + LINEAR + 'activation = "relu"\n', tmp_path)
+    path = file(arrays, tmp_path)
+    line = "gru weights=b, gru weights=a, linear activation=relu"
+    found = convert(path, "float32", network=line, check="skip")
+    x = np.random.default_rng(0).normal(size=(20, 5))
+    np.testing.assert_array_equal(reference.run(found, x), reference.run(wanted, x))
+    says = r"2 layers have arrays that look like gru; say which, as in 'gru weights=NAME': a \(g"
+    with pytest.raises(ModelError, match=says):
+        convert(path, network="gru, gru, linear")
+    with pytest.raises(ModelError, match="0 layers have arrays that look like lstm"):
+        convert(path, network="lstm, linear")
+
+
+def test_what_arrays_cannot_tell_is_asked_with_a_template(tmp_path: Path) -> None:
+    """The template, completed, is a description."""
+    arrays = cell("rnn", 1, 5, 6) | FC | weights(extra=(3, 2))
+    np.savez(tmp_path / "w.npz", **arrays)  # in this order
+    with pytest.raises(UndescribedError, match="their order and the activations") as caught:
+        convert(tmp_path / "w.npz")
+    template = caught.value.template
+    assert 'ignore = ["extra"]' in template and "#   fc.weight (3, 6)\n" in template
+    found = model(arrays, template.replace('"tanh"', '"relu"'), tmp_path)
+    assert [n.OP for n in found.nodes] == ["rnn", "dense"]
+
+
+def test_the_command_writes_and_takes_a_description(tmp_path: Path) -> None:
+    path, net, out = (tmp_path / name for name in ("w.npz", "net.toml", "m.ernn"))
+    np.savez(path, **TORCH["lstm"][0])
+    asked = CliRunner().invoke(command, [str(path), "-o", str(out)])
+    assert asked.exit_code == 1 and not out.exists()
+    assert 'type = "linear"' in asked.stderr and "--describe" in asked.stderr
+    written = CliRunner().invoke(command, [str(path), "--describe", str(net)])
+    assert written.exit_code == 0 and net.exists()
+    again = CliRunner().invoke(command, [str(path), "--describe", str(net)])
+    assert again.exit_code == 1 and "exists" in again.stderr
+    line = [str(path), "-o", str(out), "--description", str(net), "--check", "skip"]
+    assert CliRunner().invoke(command, line).exit_code == 0 and out.exists()
+    missing = CliRunner().invoke(command, [str(path)])
+    assert missing.exit_code == 2 and "Missing option" in missing.stderr
+
+
+def test_a_file_with_a_network_needs_no_description(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"\x08\x07")
+    net = tmp_path / "net.toml"
+    result = CliRunner().invoke(command, [str(tmp_path / "m.onnx"), "--describe", str(net)])
+    assert result.exit_code == 1 and "holds its network itself" in result.stderr
+    assert not net.exists()
+
+
+class Net:
+    """A user's network, written out in PyTorch."""
+
+    def __init__(self) -> None:
+        from torch import nn
+
+        self.lstm, self.fc = nn.LSTM(5, 6, 2, batch_first=True), nn.Linear(6, 3)
+        self.norm = nn.LayerNorm(3)
+        self.modules = nn.ModuleDict({"lstm": self.lstm, "fc": self.fc, "norm": self.norm})
+
+    def forward(self, x: Any) -> Any:
+        import torch
+
+        return torch.relu(self.norm(self.fc(self.lstm(x)[0]))).softmax(-1)
+
+
+def test_a_network_of_ones_own_from_its_state_dict(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    net = Net()
+    torch.save({"state_dict": net.modules.state_dict()}, tmp_path / "net.ckpt")
+    line = "lstm, linear, layer_norm, relu, softmax"
+    found = convert(tmp_path / "net.ckpt", "float32", network=line, check="require")
+    x = torch.randn(1, 40, 5)
+    with torch.inference_mode():
+        y = net.forward(x)[0].numpy()
+    np.testing.assert_allclose(Session(found).run("s", x[0].numpy()), y, atol=1e-6)

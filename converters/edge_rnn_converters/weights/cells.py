@@ -13,12 +13,10 @@ from edge_rnn_converters.weights.layer import Place
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Level:
-    """One layer of a stack: its cell, its projection (R, H) if it has one, and, of a bidirectional
-    one, what runs backward."""
+    """One layer of a stack: its cell, and its projection (R, H) if it has one."""
 
     cell: gates.Cell
     projection: F32 | None = None
-    backward: Level | None = None
 
 
 def levels(place: Place, kind: gates.Kind) -> list[Level]:
@@ -31,12 +29,19 @@ def levels(place: Place, kind: gates.Kind) -> list[Level]:
         n = 0
         while f"weight_ih_l{n}" in place.arrays or not n:
             n += 1
-        both = "weight_ih_l0_reverse" in place.arrays
-        return [_pytorch(place, blocks, f"_l{k}", both) for k in range(n)]
+        if "weight_ih_l0_reverse" in place.arrays:
+            raise place.error("weights", f"{place.names['weight_ih_l0_reverse']} {_AHEAD}")
+        return [_pytorch(place, blocks, f"_l{k}") for k in range(n)]
     return [(_keras if place.layout == "keras" else _onnx)(place, blocks)]
 
 
-def _pytorch(place: Place, blocks: int, end: str, both: bool) -> Level:
+_AHEAD = (
+    "runs backward: its result at a step depends on steps that a stream does not have yet; train "
+    "the layer forward only"
+)
+
+
+def _pytorch(place: Place, blocks: int, end: str) -> Level:
     u = place.array(f"weight_hh{end}", None, None)
     projection = None
     H = R = u.shape[1]
@@ -47,8 +52,7 @@ def _pytorch(place: Place, blocks: int, end: str, both: bool) -> Level:
     u = place.array(f"weight_hh{end}", rows, R)
     w = place.array(f"weight_ih{end}", rows, None)
     biases = (place.vector(f"bias_{of}{end}", rows, 0) for of in ("ih", "hh"))
-    backward = _pytorch(place, blocks, f"{end}_reverse", False) if both else None
-    return Level(gates.Cell("pytorch", w, u, *biases), projection, backward)
+    return Level(gates.Cell("pytorch", w, u, *biases), projection)
 
 
 def _keras(place: Place, blocks: int) -> Level:

@@ -83,40 +83,40 @@ def _layer(group: Group, what: str, arrays: Arrays, layout: Framework) -> Iterat
 
 
 def network(line: str, arrays: Arrays, layout: Framework) -> str:
-    """The description that a line means, as "conv1d stride=2, relu, lstm, linear": each layer with
-    arrays takes the next ones of its type in the file; `input=6` stands between commas too.
+    """The description that a line means, as "conv1d stride=2, relu, lstm, linear": a layer takes
+    the arrays of its type, or those that it names; `input=6` stands between commas too.
 
-    Raises ModelError for a type that takes no part in it.
+    Raises ModelError where a type has no arrays, or several that it doesn't choose from.
     """
     items = [item.split() for item in line.split(",")]
     head = [words for words in items if words and "=" in words[0]]
     lines = [_pair(pair) for words in head for pair in words]
     told = tomllib.loads("\n".join(lines))
     arrays, layout = arrays.under(told.get("prefix")), told.get("layout", layout)
-    left = groups(arrays.values, layout)
     for words in items:
         if words and "=" not in words[0]:
             lines += ["[[layer]]", f"type = {_value(words[0])}", *map(_pair, words[1:])]
-            lines += _taken(words, left, arrays, layout)
+            lines += _taken(words, arrays, layout)
     return "\n".join([*lines, ""])
 
 
-def _taken(words: list[str], left: list[Group], arrays: Arrays, layout: Framework) -> Iterator[str]:
-    """The line that gives a layer the next arrays of its type, if it has arrays."""
-    what = words[0]
+def _taken(words: list[str], arrays: Arrays, layout: Framework) -> Iterator[str]:
+    """The line that names the arrays of a layer which has some and doesn't name them itself."""
+    what, *keys = words
     if what not in LAYERS or "weights" not in LAYERS[what].__dataclass_fields__:
         return
-    if any(word.startswith("weights=") for word in words):
+    if any(key.startswith("weights=") for key in keys):
         return
-    kinds = _ALIKE.get(what, (what,))
-    group = next((g for g in left if kind(g, arrays.values, layout) in kinds), None)
-    if group is None:
-        there = ", ".join(f"{g.prefix} ({kind(g, arrays.values, layout) or '?'})" for g in left)
+    found = groups(arrays.values, layout)
+    kinds = [kind(g, arrays.values, layout) for g in found]
+    fit = [g for g, k in zip(found, kinds, strict=True) if k in _ALIKE.get(what, (what,))]
+    if len(fit) != 1:
+        there = ", ".join(f"{g.prefix} ({k or '?'})" for g, k in zip(found, kinds, strict=True))
         raise ModelError(
-            f"{arrays.file}: no arrays are left for {what!r}; there are {there or 'none'}"
+            f"{arrays.file}: {len(fit)} layers have arrays that look like {what}; say which, as in "
+            f"'{what} weights=NAME': {there}"
         )
-    left.remove(group)
-    yield f"weights = {_table(named(group.roles, what, layout))}"
+    yield f"weights = {_table(named(fit[0].roles, what, layout))}"
 
 
 _ALIKE = {"layer_norm": ("layer_norm",), "prelu": (None,), "rms_norm": (None,), "embedding":
