@@ -14,7 +14,7 @@ from edge_rnn.graph import Model
 from edge_rnn.state import StreamState
 from edge_rnn_converters import convert, convert_with_report
 from edge_rnn_converters.source import UndescribedError
-from tests.converters.fetch import G2P, RESEMBLYZER, Wheel, model
+from tests.converters.fetch import BEATNET, G2P, RESEMBLYZER, SILERO_WEIGHTS, Wheel, model
 
 pytest.importorskip("torch")
 
@@ -121,6 +121,31 @@ def test_the_golden_outputs_are_what_their_networks_compute(name: str) -> None:
     kept = golden(name)
     for key, found in remake_weights.outputs(name, kept).items():
         np.testing.assert_allclose(found, kept[key], atol=1e-5, err_msg=key)
+
+
+def test_beatnet_hears_as_its_authors_network(tmp_path: Path) -> None:
+    kept = golden("beatnet_crnn_pt")
+    found = converted(BEATNET, BEATNET_NET, tmp_path)
+    kinds = ["frame_conv", "frame_pool", "dense", "lstm", "lstm", "dense"]
+    assert [n.OP for n in found.nodes] == kinds
+    y = Session(found, capacity=1).run("s", kept["x"])
+    np.testing.assert_allclose(y, kept["logits"], atol=1e-4)
+
+
+def test_beatnet_decides_the_same_in_the_default_quantization(tmp_path: Path) -> None:
+    kept = golden("beatnet_crnn_pt")
+    y = Session(converted(BEATNET, BEATNET_NET, tmp_path, "w8a16"), 1).run("s", kept["x"])
+    assert (y.argmax(axis=1) == kept["logits"].argmax(axis=1)).mean() >= 0.98
+
+
+@pytest.mark.parametrize(("quantize", "bound"), [("float32", 1e-4), ("w8a16", 0.03)])
+def test_silero_hears_speech_as_its_authors_network(
+    quantize: str, bound: float, tmp_path: Path
+) -> None:
+    kept = golden("silero_16k_tinygrad")
+    y = Session(converted(SILERO_WEIGHTS, SILERO_NET, tmp_path, quantize), 1).run("s", kept["x"])
+    np.testing.assert_allclose(y[:, 0], kept["y"], atol=bound)
+    assert ((y[:, 0] > 0.5) == (kept["y"] > 0.5)).mean() >= 0.99
 
 
 def test_resemblyzer_embeds_as_its_authors_network(tmp_path: Path) -> None:

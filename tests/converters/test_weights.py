@@ -63,6 +63,14 @@ LSTM = '[[layer]]\ntype = "lstm"\nweights = "rnn"\n'
 LINEAR = '[[layer]]\ntype = "linear"\nweights = "fc"\n'
 FC = weights(9, fc__weight=(3, 6), fc__bias=(3,))
 
+FRAME = (
+    weights(
+        a__weight=(4, 2, 3), a__bias=(4,), b__weight=(5, 4, 1), b__bias=(5,), p__weight=(4,),
+        bn__weight=(4,), bn__bias=(4,), bn__running_mean=(4,), bn__running_var=(4,),
+    )
+    | cell("rnn", 4, 10, 6)
+)  # fmt: skip
+
 TORCH: dict[str, tuple[Weights, str]] = {
     "lstm": (cell("rnn", 4, 5, 6) | FC, LSTM + LINEAR),
     "lstm of three layers": (
@@ -105,6 +113,23 @@ TORCH: dict[str, tuple[Weights, str]] = {
         FC,
         '[[layer]]\ntype = "average_pool"\nkernel = 3\nstride = 1\npadding = "causal"\n'
         '[[layer]]\ntype = "max_pool"\nkernel = 2\n' + LINEAR,
+    ),
+    "a frame": (
+        FRAME | FC,
+        'input = 12\n[[layer]]\ntype = "conv1d"\nweights = "a"\nframe = true\n'
+        'padding = 1\nactivation = "relu"\n'
+        '[[layer]]\ntype = "batch_norm"\nweights = "bn"\n'
+        '[[layer]]\ntype = "prelu"\nweights = { weight = "p.weight" }\n'
+        '[[layer]]\ntype = "average_pool"\nkernel = 3\nstride = 2\nframe = true\n'
+        '[[layer]]\ntype = "conv1d"\nweights = "b"\nframe = true\n'
+        '[[layer]]\ntype = "lstm"\nweights = "rnn"\n' + LINEAR,
+    ),
+    "a frame over time": (
+        weights(a__weight=(4, 1, 3), d__weight=(3, 2, 2)),
+        'input = 3\n[[layer]]\ntype = "conv1d"\nweights = "a"\nframe = true\n'
+        '[[layer]]\ntype = "magnitude"\n[[layer]]\ntype = "pad"\nbefore = 1\n'
+        '[[layer]]\ntype = "max_pool"\nkernel = 2\nframe = true\n'
+        '[[layer]]\ntype = "conv1d"\nweights = { weight = "d.weight" }\n',
     ),
     "norms": (
         FC

@@ -148,6 +148,8 @@ def _(keys: schema.PRelu, place: Place, keras: Any, x: Any) -> Any:
 
 @_forward.register
 def _(keys: schema.Activation, place: Place, keras: Any, x: Any) -> Any:
+    if keys.act in ("sqrt", "square", "abs", "log"):
+        return getattr(keras.ops, keys.act)(x)
     return keras.layers.Activation(_act(keys.act))(x)
 
 

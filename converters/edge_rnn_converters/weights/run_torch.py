@@ -68,8 +68,8 @@ def _activate(act: str, x: Any) -> Any:
 
     if act == "gelu_tanh":
         return nn.GELU(approximate="tanh")(x)
-    if act in ("exponential", "sqrt"):
-        return x.exp() if act == "exponential" else x.sqrt()
+    if act in ("exponential", "sqrt", "square", "abs", "log"):
+        return getattr(x, act.replace("exponential", "exp"))()
     if act not in _ACTS:
         raise CannotRunError(f"PyTorch has no {act}")
     return getattr(nn, _ACTS[act])()(x)

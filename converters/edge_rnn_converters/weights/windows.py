@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.frames import FrameConv, FramePool, Take
-from edge_rnn.graph import F32, Activation, Add, Conv1d, Matrix, Multiply, Node, Pool
+from edge_rnn.graph import F32, Activation, Add, Conv1d, Matrix, Node, Pool
 from edge_rnn_converters.weights import schema
 from edge_rnn_converters.weights.layer import At, Built, Place
 
@@ -114,11 +114,11 @@ def magnitude(keys: schema.Magnitude, place: Place, at: At) -> Built:
     half, odd = divmod(at.channels, 2)
     if odd or not half:
         raise place.error("type", f"reads a frame of an even number of channels, not {at.channels}")
+    square = Activation(f"{at.name}.square", at.source, "square")
     parts: list[Node] = []
     for name, first in (("re", 0), ("im", half)):
         places = np.arange(at.positions)[:, None] * at.channels + first + np.arange(half)
-        part = f"{at.name}.{name}"
-        parts.append(Take(part, at.source, places.reshape(-1).astype(np.float32)))
-        parts.append(Multiply(f"{part}2", part, (part,)))
-    power = Add(f"{at.name}.power", parts[1].name, (parts[3].name,))
-    return [*parts, power, Activation(at.name, power.name, "sqrt")], half
+        flat = places.reshape(-1).astype(np.float32)
+        parts.append(Take(f"{at.name}.{name}", square.name, flat))
+    power = Add(f"{at.name}.power", parts[0].name, (parts[1].name,))
+    return [square, *parts, power, Activation(at.name, power.name, "sqrt")], half
