@@ -22,6 +22,7 @@ from edge_rnn_converters.certificate.command import fail, showing
 from edge_rnn_converters.certificate.request import options, request
 from edge_rnn_converters.conversion import Auto, Check, Conversion, convert_with_report, template
 from edge_rnn_converters.quantize import DEFAULT, PRECISIONS, Precision
+from edge_rnn_converters.weights.command import options as described
 
 
 def _commas(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
@@ -67,14 +68,7 @@ def _layers(
     help="Run the source framework and compare: if installed, in any case, or not.",
 )  # fmt: skip
 @options
-@click.option(
-    "--description", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="TOML",
-    help="The network that a file of weights alone is of.",
-)  # fmt: skip
-@click.option(
-    "--network", default="", metavar="LAYERS",
-    help='The same in a line: "lstm, linear, softmax".',
-)  # fmt: skip
+@described
 @click.option(
     "--describe", type=click.Path(path_type=Path), metavar="TOML",
     help="Write a description to edit, as far as the file's arrays tell, and stop.",
@@ -113,7 +107,8 @@ def convert(
           --classes rest,walk,run,badminton --rate 10
     """
     if describe is not None:
-        return _describe(source, describe)
+        _describe(source, describe)
+        return
     if output is None:
         raise click.UsageError("Missing option '-o' / '--output'.")
     if feature_units and len(feature_units) != len(features):

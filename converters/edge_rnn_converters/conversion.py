@@ -187,9 +187,9 @@ _READERS: dict[Format, str] = {
 """The module that reads a format, imported when a file of it comes."""
 
 
-def read(path: Path) -> Source:
+def read(path: Path, options: Options) -> Source:
     """The model in a file, not yet checked. Raises as `convert`."""
-    return _read(path, Options())
+    return _read(path, options)
 
 
 def _read(path: Path, options: Options) -> Source:

@@ -3,7 +3,7 @@
 It needs torch==2.13.0. Each network is written out as its package's own code has it; inputs x are
 kept as they are.
 
-beatnet_crnn_pt       300 frames of 272 log-filtered spectra, logits of beat, downbeat and neither;
+beatnet_crnn_pt       501 frames of 272 log-filtered spectra, logits of beat, downbeat and neither;
                       BeatNet's first model (CC-BY-4.0)
 resemblyzer_lstm3_pt  2 voices, 160 frames of 40 mel powers; y_seq, the third LSTM's output for the
                       first voice, and each embedding; Resemblyzer (Apache-2.0)
