@@ -42,6 +42,22 @@ def _layers(
     return chosen
 
 
+def _inputs(
+    ctx: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, tuple[int, ...] | float]:
+    found: dict[str, tuple[int, ...] | float] = {}
+    for value in values:
+        name, _, text = value.rpartition("=")
+        try:
+            sizes = tuple(int(n) for n in text.split("x"))
+            found[name] = sizes if len(sizes) > 1 else float(text)
+        except ValueError as e:
+            raise click.BadParameter(f"{value!r}, expected NAME=1x512 or NAME=16000") from e
+        if not name:
+            raise click.BadParameter(f"{value!r}, expected NAME=1x512 or NAME=16000")
+    return found
+
+
 @click.command()
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option(
@@ -64,6 +80,14 @@ def _layers(
 @click.option("--classes", callback=_commas, metavar="A,B", help="Names of the output's classes.")
 @click.option("--rate", type=float, metavar="HZ", help="Messages a second that a stream brings.")
 @click.option(
+    "--input",
+    "inputs",
+    callback=_inputs,
+    multiple=True,
+    metavar="NAME=1x512",
+    help="The shape of a source's input, or the number that it always is (NAME=16000).",
+)
+@click.option(
     "--check", type=click.Choice(get_args(Check)), default="auto", show_default=True,
     help="Run the source framework and compare: if installed, in any case, or not.",
 )  # fmt: skip
@@ -83,6 +107,7 @@ def convert(
     feature_units: list[str],
     classes: list[str],
     rate: float | None,
+    inputs: dict[str, tuple[int, ...] | float],
     check: Check,
     description: Path | None,
     network: str,
@@ -128,6 +153,7 @@ def convert(
                 features=[Feature(name, unit) for name, unit in zip(features, units, strict=True)],
                 classes=classes,
                 rate_hz=rate,
+                inputs=inputs,
                 check=check,
                 certificate=asked,
                 description=description,

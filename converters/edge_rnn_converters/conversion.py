@@ -79,6 +79,7 @@ def convert(
     classes: Sequence[str] = (),
     targets: Sequence[Feature | str] = (),
     rate_hz: float | None = None,
+    inputs: Mapping[str, tuple[int, ...] | float] | None = None,
     check: Check = "auto",
     description: str | os.PathLike[str] | None = None,
     network: str = "",
@@ -87,8 +88,9 @@ def convert(
 
     quantize: the precision of weights and activations; layers: that of the nodes of these names.
     features, classes, targets: names of the input's and output's columns; rate_hz: how often a
-    message comes. check: "auto" runs the source framework if it is installed, "require" demands
-    it, "skip" does not run it.
+    message comes. inputs: by name, the shape of a source's input that its file leaves open, or the
+    number that an input always is, a sampling rate. check: "auto" runs the source framework if it
+    is installed, "require" demands it, "skip" does not run it.
     description: a TOML file, or network: a line, that says what network a file's weights are of,
     where the file holds weights alone.
 
@@ -107,6 +109,7 @@ def convert(
         classes=classes,
         targets=targets,
         rate_hz=rate_hz,
+        inputs=inputs,
         check=check,
         description=description,
         network=network,
@@ -122,6 +125,7 @@ def convert_with_report(
     classes: Sequence[str] = (),
     targets: Sequence[Feature | str] = (),
     rate_hz: float | None = None,
+    inputs: Mapping[str, tuple[int, ...] | float] | None = None,
     check: Check = "auto",
     certificate: Request | None = None,
     description: str | os.PathLike[str] | None = None,
@@ -135,7 +139,8 @@ def convert_with_report(
     """
     path = Path(source)
     progress(f"reading {path.name}")
-    read = _read(path, Options(None if description is None else Path(description), network))
+    told = None if description is None else Path(description)
+    read = _read(path, Options(told, network, inputs=inputs or {}))
     described = replace(
         read.model,
         features=_named(features),
@@ -247,7 +252,7 @@ def _checked(
 def _run_source(
     read: Source, x: F32, truth: reference.F64, check: Check
 ) -> tuple[str | None, float | None, int, tuple[str, ...]]:
-    """(what ran, its error, the steps it answered for, a note if it did not run)."""
+    """(what ran, its error, the steps it answered for, notes: why it did not run, what it told)."""
     if check not in ("auto", "require", "skip"):
         raise ModelError(f"check is {check!r}, expected auto, require or skip")
     if check == "skip":
@@ -259,7 +264,7 @@ def _run_source(
             raise UnsupportedError(f"check=require: the source can't be run: {e}") from e
         return None, None, 0, (f"the source framework was not run: {e}",)
     error = compare.agree(result.framework, result.y, truth, result.steps)
-    return result.framework, error, int((result.steps < len(truth)).sum()), ()
+    return result.framework, error, int((result.steps < len(truth)).sum()), result.notes
 
 
 def _named(columns: Sequence[Feature | str]) -> tuple[Feature, ...]:

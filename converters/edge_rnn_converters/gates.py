@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.activations import TUNED, of, tuned
-from edge_rnn.graph import F32, Act, Gru, Lstm, Matrix, Rnn
+from edge_rnn.graph import F32, Act, CoupledLstm, Gru, Lstm, Matrix, Rnn
 
 Framework: TypeAlias = Literal["keras", "onnx", "pytorch"]
 Kind: TypeAlias = Literal["rnn", "lstm", "gru"]
@@ -35,6 +35,9 @@ ORDER: dict[tuple[Framework, Kind], str] = {
     ("pytorch", "gru"): "rzn",
 }
 """The order of the gate blocks in a framework's files."""
+
+PEEPHOLES: dict[Framework, str] = {"onnx": "iof"}
+"""The order of the peepholes in a framework's files; ours is i, f, o, of coupled gates i, o."""
 
 _COMMON: dict[str, Act] = {
     "relu": "relu",
@@ -120,7 +123,8 @@ def clipped(act: Act, clip: float | None) -> Act:
 class Cell:
     """A cell as its framework keeps it, k gate blocks in the framework's order.
 
-    w (kH, I), u (kH, H); both biases (kH,), zeros where the framework has none.
+    w (kH, I), u (kH, H); both biases (kH,), zeros where the framework has none. `peephole` (3H,)
+    are those of an LSTM, in the order of PEEPHOLES.
     """
 
     framework: Framework
@@ -128,6 +132,7 @@ class Cell:
     u: F32
     input_bias: F32
     recurrent_bias: F32
+    peephole: F32 | None = None
 
 
 def keras_biases(bias: F32, blocks: int) -> tuple[F32, F32]:
@@ -153,10 +158,38 @@ def rnn(name: str, source: str, cell: Cell, act: Act) -> Rnn:
     return Rnn(name, source, *_matrices(cell, "rnn"), _summed(cell, "rnn"), act)
 
 
-def lstm(name: str, source: str, cell: Cell, gate: Act, candidate: Act, hidden: Act) -> Lstm:
-    """Our node; both biases are just added, so they become one."""
+def lstm(
+    name: str,
+    source: str,
+    cell: Cell,
+    gate: Act,
+    candidate: Act,
+    hidden: Act,
+    coupled: bool = False,
+) -> Lstm:
+    """Our node; both biases are just added, so they become one. `coupled`: f = 1 - i, whatever
+    the file has for f."""
     w, u = _matrices(cell, "lstm")
-    return Lstm(name, source, w, u, _summed(cell, "lstm"), gate, candidate, hidden)
+    b, look = _summed(cell, "lstm"), _peephole(cell, "io" if coupled else "ifo")
+    if not coupled:
+        return Lstm(name, source, w, u, b, gate, candidate, hidden, peephole=look)
+    w, u = (Matrix(_without_forget(m.data)) for m in (w, u))
+    return CoupledLstm(
+        name, source, w, u, _without_forget(b), gate, candidate, hidden, peephole=look
+    )
+
+
+def _without_forget(a: NDArray[np.float32]) -> F32:
+    """The rows of i, g and o out of those of i, f, g and o."""
+    i, _, g, o = np.split(a, 4)
+    return np.ascontiguousarray(np.concatenate([i, g, o]))
+
+
+def _peephole(cell: Cell, order: str) -> F32 | None:
+    if cell.peephole is None:
+        return None
+    parts = dict(zip(PEEPHOLES[cell.framework], np.split(cell.peephole, 3), strict=True))
+    return np.ascontiguousarray(np.concatenate([parts[gate] for gate in order]))
 
 
 def gru(

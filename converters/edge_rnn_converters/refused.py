@@ -68,35 +68,31 @@ KERAS_REFUSED_VALUES: dict[tuple[str, Any], Why] = {
     ("mask_zero", True): _MASK,
 }
 
+_FLOW: Why = (
+    "holds a graph of its own, and its steps are no cell that is recognised",
+    "export the model without a Python loop, with the framework's own recurrent layers",
+)
+
 ONNX_REFUSED: dict[str, Why] = {
     **dict.fromkeys(
-        ["Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "Pad", "STFT"],
-        _WINDOW,
+        ["ConvTranspose", "Resize", "Upsample"],
+        ("makes several steps of one", "upsample after the model"),
     ),
     **dict.fromkeys(
-        ["If", "Loop", "Scan"],
-        (
-            "holds a graph of its own, and control flow does not convert",
-            "export the model without it (a fixed sampling rate, no Python loop)",
-        ),
+        ["STFT", "DFT", "MelWeightMatrix"],
+        ("is not a node edge-rnn has", "export it as a convolution, as PyTorch's STFT modules are"),
     ),
+    **dict.fromkeys(["Loop", "Scan"], _FLOW),
     **dict.fromkeys(
-        ["QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger"],
-        ("is quantized already", "convert the float32 model; edge-rnn quantizes it"),
+        ["Attention", "MultiHeadAttention", "Einsum", "CumSum", "TopK", "ArgMax",
+         "InstanceNormalization", "GroupNormalization"],
+        ("is not a node edge-rnn has", "train without it, or compute it after the model"),
     ),
-    **dict.fromkeys(
-        ["ReduceMean", "ReduceMax", "ReduceSum", "LayerNormalization", "Attention"],
-        ("is not a node edge-rnn has", "train without it"),
-    ),
-}
+}  # fmt: skip
 
 ONNX_CELL_REFUSED: dict[str, Why] = {
-    "direction": _FUTURE,
-    "clip": ("bounds the gates' sums, which no node here does", "export without clip"),
-    "input_forget": ("couples the gates, which no node here does", "export with input_forget=0"),
     "sequence_lens": (
         "ends sequences early, and a stream has no end",
         "export the model without a lengths input",
     ),
-    "P": ("peephole weights, which the LSTM here has not", "train without peepholes"),
 }

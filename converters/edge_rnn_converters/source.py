@@ -6,7 +6,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,11 +44,13 @@ class UndescribedError(UnsupportedError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceRun:
-    """What the source framework computed: rows y (len(steps), O), each at its step of x."""
+    """What the source framework computed: rows y (len(steps), O), each at its step of x; `notes`
+    say what the run told of the source."""
 
     framework: str
     steps: NDArray[np.int64]
     y: F32
+    notes: tuple[str, ...] = ()
 
 
 class Runner(Protocol):
@@ -86,11 +88,13 @@ class Source:
 class Options:
     """What a reader may need to be told besides the file: `description`, a TOML file that says
     what network the weights are of, or `network`, a line that says it; `window`, the steps of a
-    sequence where the file has none."""
+    sequence where the file has none; `inputs`, by name, the shape of an input that the file leaves
+    open, or the number that an input always is."""
 
     description: Path | None = None
     network: str = ""
     window: int | None = None
+    inputs: Mapping[str, tuple[int, ...] | float] = field(default_factory=dict)
 
 
 _TRIPS = (

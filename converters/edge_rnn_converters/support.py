@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 from edge_rnn.graph import ACTS
 from edge_rnn_converters import gates
 from edge_rnn_converters.keras.layers import LAYERS
-from edge_rnn_converters.onnx.source import OPERATORS
 from edge_rnn_converters.refused import (
     KERAS_REFUSED,
     KERAS_REFUSED_VALUES,
@@ -19,6 +18,7 @@ from edge_rnn_converters.refused import (
     ONNX_REFUSED,
     Why,
 )
+from edge_rnn_converters.tensors.execute import OPERATORS
 from edge_rnn_converters.weights import schema
 from edge_rnn_converters.weights.schema import KEYS
 

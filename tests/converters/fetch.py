@@ -64,6 +64,12 @@ SILERO_WEIGHTS = Wheel(
     "7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
     "silero_vad/data/silero_vad_16k.safetensors",
 )
+SILERO = Wheel(
+    "silero-vad",
+    "6.2.3",
+    "7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
+    "silero_vad/data/silero_vad_16k_sequence.onnx",
+)
 
 
 def model(wheel: Wheel) -> Path:
