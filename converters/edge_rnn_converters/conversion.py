@@ -25,6 +25,7 @@ from edge_rnn_converters.detect import Format, detect
 from edge_rnn_converters.quantize import DEFAULT, Precision, size_of
 from edge_rnn_converters.quantize import quantize as quantized
 from edge_rnn_converters.source import CannotRunError, Options, Source, reading
+from edge_rnn_converters.weights import source as weights
 
 Check: TypeAlias = Literal["auto", "require", "skip"]
 Auto: TypeAlias = Literal["auto"]
@@ -80,14 +81,18 @@ def convert(
     rate_hz: float | None = None,
     inputs: Mapping[str, tuple[int, ...] | float] | None = None,
     check: Check = "auto",
+    description: str | os.PathLike[str] | None = None,
+    network: str = "",
 ) -> Model:
-    """The model in a .keras, .h5 or .onnx file, quantized.
+    """The model in a file of a known format (see `docs/converting.md`), quantized.
 
     quantize: the precision of weights and activations; layers: that of the nodes of these names.
     features, classes, targets: names of the input's and output's columns; rate_hz: how often a
     message comes. inputs: by name, the shape of a source's input that its file leaves open, or the
     number that an input always is, a sampling rate. check: "auto" runs the source framework if it
     is installed, "require" demands it, "skip" does not run it.
+    description: a TOML file, or network: a line, that says what network a file's weights are of,
+    where the file holds weights alone.
 
     Where the source answers once, at a sequence's end, the model answers at every step, with what
     the source would say if the sequence ended there.
@@ -106,6 +111,8 @@ def convert(
         rate_hz=rate_hz,
         inputs=inputs,
         check=check,
+        description=description,
+        network=network,
     ).model
 
 
@@ -121,6 +128,8 @@ def convert_with_report(
     inputs: Mapping[str, tuple[int, ...] | float] | None = None,
     check: Check = "auto",
     certificate: Request | None = None,
+    description: str | os.PathLike[str] | None = None,
+    network: str = "",
     progress: Progress = lambda stage: None,
 ) -> Conversion:
     """As `convert`, with the report of what was checked; `progress` is told each stage.
@@ -130,7 +139,8 @@ def convert_with_report(
     """
     path = Path(source)
     progress(f"reading {path.name}")
-    read = _read(path, Options(inputs=inputs or {}))
+    told = None if description is None else Path(description)
+    read = _read(path, Options(told, network, inputs=inputs or {}))
     described = replace(
         read.model,
         features=_named(features),
@@ -175,13 +185,16 @@ _READERS: dict[Format, str] = {
     "keras": "keras.source",
     "keras-h5": "keras.source",
     "onnx": "onnx.source",
+    **dict.fromkeys(
+        ("torch-checkpoint", "safetensors", "npz", "hf-folder", "h5-weights"), "weights.source"
+    ),
 }
 """The module that reads a format, imported when a file of it comes."""
 
 
-def read(path: Path) -> Source:
+def read(path: Path, options: Options) -> Source:
     """The model in a file, not yet checked. Raises as `convert`."""
-    return _read(path, Options())
+    return _read(path, options)
 
 
 def _read(path: Path, options: Options) -> Source:
@@ -190,6 +203,17 @@ def _read(path: Path, options: Options) -> Source:
     with reading(path.name):
         source: Source = reader.read(path, form, options)
     return source
+
+
+def template(source: str | os.PathLike[str]) -> str:
+    """A description, as TOML to edit, of the network whose arrays a file holds, as far as they
+    tell. Raises UnsupportedError for a file that holds its network itself."""
+    path = Path(source)
+    form = detect(path)
+    if _READERS[form] != "weights.source":
+        raise UnsupportedError(f"{path.name}: holds its network itself; convert it as it is")
+    with reading(path.name):
+        return weights.template(path, form)
 
 
 def _checked(
@@ -207,7 +231,9 @@ def _checked(
     progress("running the source framework")
     ran, error, answered, notes = _run_source(read, x, truth, check)
     progress("running the runtime")
-    runtime = compare.agree("the float32 runtime", compare.run(exact, x), truth, np.arange(len(x)))
+    ran_here = compare.run(exact, x)
+    rows = np.arange(len(ran_here))
+    runtime = compare.agree("the float32 runtime", ran_here, truth, rows)
     return Report(
         framework=read.framework,
         source_run=ran,
@@ -219,7 +245,7 @@ def _checked(
         quantized_error=float(np.abs(compare.run(model, x)[:n] - truth).max()),
         float32_bytes=sum(map(size_of, exact.nodes)),
         bytes=sum(map(size_of, model.nodes)),
-        notes=(*read.notes, *([] if n == len(x) else [_GROWS.format(n)]), *notes),
+        notes=(*read.notes, *([] if n == len(rows) else [_GROWS.format(n)]), *notes),
     )
 
 
@@ -246,5 +272,9 @@ def _named(columns: Sequence[Feature | str]) -> tuple[Feature, ...]:
 
 
 def _sha256(path: Path) -> str:
+    """Of a folder, over the digests of its files in the order of their names."""
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.is_file())
+        return hashlib.sha256("".join(map(_sha256, files)).encode()).hexdigest()
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()

@@ -2,7 +2,7 @@
 
 A wrong gate order, bias or activation converts without an error and computes something else, so
 all of them are written here, once. Sources: the Keras cells' `call` (`keras/src/layers/rnn`) and
-the ONNX operator specification (`LSTM`, `GRU`, `RNN`).
+the ONNX operator specification (`LSTM`, `GRU`, `RNN`), the equations of `torch.nn.LSTM` and `GRU`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edge_rnn.activations import TUNED, of, tuned
 from edge_rnn.graph import F32, Act, CoupledLstm, Gru, Lstm, Matrix, Rnn
 
-Framework: TypeAlias = Literal["keras", "onnx"]
+Framework: TypeAlias = Literal["keras", "onnx", "pytorch"]
 Kind: TypeAlias = Literal["rnn", "lstm", "gru"]
 
 OURS: dict[Kind, str] = {"rnn": "h", "lstm": "ifgo", "gru": "zrn"}
@@ -30,6 +30,9 @@ ORDER: dict[tuple[Framework, Kind], str] = {
     ("onnx", "rnn"): "h",
     ("onnx", "lstm"): "iofg",
     ("onnx", "gru"): "zrn",
+    ("pytorch", "rnn"): "h",
+    ("pytorch", "lstm"): "ifgo",
+    ("pytorch", "gru"): "rzn",
 }
 """The order of the gate blocks in a framework's files."""
 
