@@ -21,6 +21,9 @@ MANUALS = {
     ("onnx", "rnn"): ["h"],
     ("onnx", "lstm"): ["i", "o", "f", "g"],  # i, o, f, c
     ("onnx", "gru"): ["z", "r", "n"],  # z, r, h
+    ("pytorch", "rnn"): ["h"],
+    ("pytorch", "lstm"): ["i", "f", "g", "o"],
+    ("pytorch", "gru"): ["r", "z", "n"],
 }
 
 
