@@ -8,9 +8,11 @@ from typing import Literal, TypeAlias
 
 from edge_rnn.errors import UnsupportedError
 
-Format: TypeAlias = Literal["keras", "keras-h5", "onnx"]
+Format: TypeAlias = Literal["keras", "keras-h5", "onnx", "torchscript", "pt2"]
 
-ACCEPTED = "accepted: Keras .keras and .h5 (whole model), ONNX .onnx"
+ACCEPTED = (
+    "accepted: Keras .keras and .h5 (whole model), ONNX .onnx, PyTorch .pt2 and TorchScript .pt"
+)
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PICKLES = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
 _ONNX_FIRST_FIELD = b"\x08"
@@ -38,16 +40,21 @@ def _zip(path: Path) -> Format:
     try:
         with zipfile.ZipFile(path) as z:
             names = set(z.namelist())
-    except zipfile.BadZipFile as e:
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as e:
         raise _no(path, f"is a damaged zip file ({e}): copy or save it again") from e
     if "config.json" in names and "model.weights.h5" in names:
         return "keras"
+    inner = {name.partition("/")[2] for name in names}
+    if "models/model.json" in inner or "serialized_exported_program.json" in names:
+        return "pt2"
+    if "constants.pkl" in inner and any(name.startswith("code/") for name in inner):
+        return "torchscript"
     if any(name.endswith("data.pkl") for name in names):
         raise _no(path, f"is a PyTorch pickle, {_PICKLE}")
     raise _no(path, "is a zip file, but not a Keras model (config.json, model.weights.h5)")
 
 
-_PICKLE = "which could run code and is never loaded: export the model to ONNX"
+_PICKLE = "which could run code and is never loaded: save it as TorchScript, or export it"
 
 
 def _known(head: bytes) -> str:
