@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -41,11 +42,24 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", TEXT, re.S))
 def test_python_examples_run(code: str, sources: None) -> None:
+    if "import torch" in code:
+        pytest.importorskip("torch")
     exec(compile(code, str(MANUAL), "exec"), {})
+
+
+def _torchscript() -> None:
+    """activity.pt, 6 features in and 4 classes out."""
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.ReLU(), torch.nn.Linear(5, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(module.eval()).save("activity.pt")
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("line", re.findall(r"^edge-rnn convert ((?:.*\\\n)*.*)$", TEXT, re.M))
 def test_commands_run(line: str, sources: None) -> None:
+    if line.startswith("activity.pt "):
+        _torchscript()
     result = CliRunner().invoke(command, line.replace("\\\n", " ").split())
     assert result.exit_code == 0, result.output
