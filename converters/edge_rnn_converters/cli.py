@@ -20,8 +20,9 @@ from edge_rnn.graph import Feature
 from edge_rnn_converters.certificate import page, plots
 from edge_rnn_converters.certificate.command import fail, showing
 from edge_rnn_converters.certificate.request import options, request
-from edge_rnn_converters.conversion import Auto, Check, Conversion, convert_with_report
+from edge_rnn_converters.conversion import Auto, Check, Conversion, convert_with_report, template
 from edge_rnn_converters.quantize import DEFAULT, PRECISIONS, Precision
+from edge_rnn_converters.weights.command import options as described
 
 
 def _commas(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
@@ -63,7 +64,6 @@ def _inputs(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    required=True,
     help="The .ernn file.",
 )
 @click.option(
@@ -92,10 +92,15 @@ def _inputs(
     help="Run the source framework and compare: if installed, in any case, or not.",
 )  # fmt: skip
 @options
+@described
+@click.option(
+    "--describe", type=click.Path(path_type=Path), metavar="TOML",
+    help="Write a description to edit, as far as the file's arrays tell, and stop.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def convert(
     source: Path,
-    output: Path,
+    output: Path | None,
     quantize: Precision | Auto,
     layers: dict[str, Precision],
     features: list[str],
@@ -104,10 +109,16 @@ def convert(
     rate: float | None,
     inputs: dict[str, tuple[int, ...] | float],
     check: Check,
+    description: Path | None,
+    network: str,
+    describe: Path | None,
     as_json: bool,
     **measuring: Any,
 ) -> None:
-    """Convert a trained model (Keras .keras or .h5, ONNX .onnx) to a .ernn file.
+    """Convert a trained model to a .ernn file.
+
+    Keras .keras and .h5, ONNX .onnx; and, with a description of their network, PyTorch .pt, .pth
+    and .ckpt, .safetensors, .npz, and Hugging Face folders.
 
     The result is checked: the float32 runtime against a float64 reference, and, if it is
     installed, the source framework (onnxruntime or keras) against the same reference. Then all of
@@ -120,6 +131,11 @@ def convert(
           --features ax,ay,az,gx,gy,gz --feature-units g,g,g,dps,dps,dps \\
           --classes rest,walk,run,badminton --rate 10
     """
+    if describe is not None:
+        _describe(source, describe)
+        return
+    if output is None:
+        raise click.UsageError("Missing option '-o' / '--output'.")
     if feature_units and len(feature_units) != len(features):
         raise click.UsageError(
             f"--feature-units names {len(feature_units)} units for {len(features)} --features"
@@ -140,6 +156,8 @@ def convert(
                 inputs=inputs,
                 check=check,
                 certificate=asked,
+                description=description,
+                network=network,
                 progress=progress,
             )
             modelfile.save(conversion.model, output)
@@ -154,6 +172,16 @@ def convert(
         _print(conversion, output)
     if conversion.model.certificate and conversion.model.certificate.verdict == "failed":
         sys.exit(3)
+
+
+def _describe(source: Path, target: Path) -> None:
+    try:
+        text = template(source)
+        with target.open("x") as f:
+            f.write(text)
+    except (EdgeRnnError, OSError) as e:
+        fail(e)
+    click.echo(f"written: {target}; edit it, then convert with --description {target}")
 
 
 def _facts(conversion: Conversion, output: Path) -> dict[str, object]:

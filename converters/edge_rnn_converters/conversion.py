@@ -25,6 +25,7 @@ from edge_rnn_converters.detect import Format, detect
 from edge_rnn_converters.quantize import DEFAULT, Precision, size_of
 from edge_rnn_converters.quantize import quantize as quantized
 from edge_rnn_converters.source import CannotRunError, Options, Source, reading
+from edge_rnn_converters.weights import source as weights
 
 Check: TypeAlias = Literal["auto", "require", "skip"]
 Auto: TypeAlias = Literal["auto"]
@@ -81,8 +82,11 @@ def convert(
     inputs: Mapping[str, tuple[int, ...] | float] | None = None,
     check: Check = "auto",
     example_inputs: tuple[Any, ...] = (),
+    description: str | os.PathLike[str] | None = None,
+    network: str = "",
 ) -> Model:
-    """The model in a file of a known format, or a live `torch.nn.Module`, quantized.
+    """The model in a file of a known format (see `docs/converting.md`), or a live
+    `torch.nn.Module`, quantized.
 
     quantize: the precision of weights and activations; layers: that of the nodes of these names.
     features, classes, targets: names of the input's and output's columns; rate_hz: how often a
@@ -90,6 +94,8 @@ def convert(
     number that an input always is, a sampling rate. check: "auto" runs the source framework if it
     is installed, "require" demands it, "skip" does not run it.
     example_inputs: what a live module is called with, tensors of the right shape.
+    description: a TOML file, or network: a line, that says what network a file's weights are of,
+    where the file holds weights alone.
 
     Where the source answers once, at a sequence's end, the model answers at every step, with what
     the source would say if the sequence ended there.
@@ -109,6 +115,8 @@ def convert(
         inputs=inputs,
         check=check,
         example_inputs=example_inputs,
+        description=description,
+        network=network,
     ).model
 
 
@@ -125,6 +133,8 @@ def convert_with_report(
     check: Check = "auto",
     certificate: Request | None = None,
     example_inputs: tuple[Any, ...] = (),
+    description: str | os.PathLike[str] | None = None,
+    network: str = "",
     progress: Progress = lambda stage: None,
 ) -> Conversion:
     """As `convert`, with the report of what was checked; `progress` is told each stage.
@@ -132,7 +142,8 @@ def convert_with_report(
     certificate: measure the model on a long stream and put the result into its file; "auto"
         precision takes its bounds, so it needs one. Biases are calibrated on the stream too.
     """
-    options = Options(inputs=inputs or {}, example_inputs=example_inputs)
+    told = None if description is None else Path(description)
+    options = Options(told, network, inputs=inputs or {}, example_inputs=example_inputs)
     name, sha256, read = _opened(source, options, progress)
     described = replace(
         read.model,
@@ -178,13 +189,16 @@ _READERS: dict[Format, str] = {
     "onnx": "onnx.source",
     "torchscript": "torch.source",
     "pt2": "torch.source",
+    **dict.fromkeys(
+        ("torch-checkpoint", "safetensors", "npz", "hf-folder", "h5-weights"), "weights.source"
+    ),
 }
 """The module that reads a format, imported when a file of it comes."""
 
 
-def read(path: Path) -> Source:
+def read(path: Path, options: Options) -> Source:
     """The model in a file, not yet checked. Raises as `convert`."""
-    return _read(path, Options())
+    return _read(path, options)
 
 
 def _opened(source: Any, options: Options, progress: Progress) -> tuple[str, str, Source]:
@@ -210,6 +224,17 @@ def _read(path: Path, options: Options) -> Source:
     return source
 
 
+def template(source: str | os.PathLike[str]) -> str:
+    """A description, as TOML to edit, of the network whose arrays a file holds, as far as they
+    tell. Raises UnsupportedError for a file that holds its network itself."""
+    path = Path(source)
+    form = detect(path)
+    if _READERS[form] != "weights.source":
+        raise UnsupportedError(f"{path.name}: holds its network itself; convert it as it is")
+    with reading(path.name):
+        return weights.template(path, form)
+
+
 def _checked(
     read: Source,
     exact: Model,
@@ -225,7 +250,9 @@ def _checked(
     progress("running the source framework")
     ran, error, answered, notes = _run_source(read, x, truth, check)
     progress("running the runtime")
-    runtime = compare.agree("the float32 runtime", compare.run(exact, x), truth, np.arange(len(x)))
+    ran_here = compare.run(exact, x)
+    rows = np.arange(len(ran_here))
+    runtime = compare.agree("the float32 runtime", ran_here, truth, rows)
     return Report(
         framework=read.framework,
         source_run=ran,
@@ -237,7 +264,7 @@ def _checked(
         quantized_error=float(np.abs(compare.run(model, x)[:n] - truth).max()),
         float32_bytes=sum(map(size_of, exact.nodes)),
         bytes=sum(map(size_of, model.nodes)),
-        notes=(*read.notes, *([] if n == len(x) else [_GROWS.format(n)]), *notes),
+        notes=(*read.notes, *([] if n == len(rows) else [_GROWS.format(n)]), *notes),
     )
 
 
@@ -264,5 +291,9 @@ def _named(columns: Sequence[Feature | str]) -> tuple[Feature, ...]:
 
 
 def _sha256(path: Path) -> str:
+    """Of a folder, over the digests of its files in the order of their names."""
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.is_file())
+        return hashlib.sha256("".join(map(_sha256, files)).encode()).hexdigest()
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()

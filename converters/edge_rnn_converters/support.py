@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from edge_rnn.graph import ACTS
 from edge_rnn_converters import gates
 from edge_rnn_converters.keras.layers import LAYERS
 from edge_rnn_converters.refused import (
@@ -19,6 +21,8 @@ from edge_rnn_converters.refused import (
 )
 from edge_rnn_converters.tensors.execute import OPERATORS
 from edge_rnn_converters.torch.translate import OPERATORS as ATEN
+from edge_rnn_converters.weights import schema
+from edge_rnn_converters.weights.schema import KEYS
 
 Row: TypeAlias = tuple[str, str]
 
@@ -37,6 +41,8 @@ def tables() -> dict[str, str]:
         "torch supported": _supported("operator", _aten({k: v.doc for k, v in ATEN.items()})),
         "torch refused": _refused("operator", TORCH_REFUSED),
         "activations": _activations(),
+        "description layers": _table(("`type`", "layer, and its keys"), _layers()),
+        "description keys": _table(("key", "meaning"), ((f"`{k}`", v) for k, v in KEYS.items())),
     }
 
 
@@ -86,6 +92,19 @@ def _activations() -> str:
     sixth = ("ONNX `HardSigmoid` with alpha 1/6", gates.onnx_act("HardSigmoid", 1 / 6, 0.5))
     rows = ((name, f"`{act}`") for name, act in (*keras, *onnx, usual, sixth))
     return _table(("source", "edge-rnn"), _grouped(rows))
+
+
+def _layers() -> Iterator[Row]:
+    for kind, cls in schema.LAYERS.items():
+        keys = ", ".join(map(_key, fields(cls)))
+        yield f"`{kind}`", f"{cls.__doc__}{f': {keys}' if keys else ''}"
+    yield ", ".join(f"`{act}`" for act in ACTS if act not in schema.LAYERS), "that activation"
+
+
+def _key(key: Field[Any]) -> str:
+    """A key, with its default if it has one."""
+    default = {MISSING: "", None: ""}.get(key.default, f" = {str(key.default).lower()}")
+    return f"`{key.name}{default}`"
 
 
 def _table(head: Row, rows: Iterable[Row]) -> str:

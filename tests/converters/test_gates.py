@@ -58,7 +58,7 @@ def cell(framework: Any, kind: str, seed: int = 0) -> tuple[gates.Cell, dict[str
     return gates.Cell(framework, *stored), by_gate
 
 
-@pytest.mark.parametrize("framework", ["keras", "onnx"])
+@pytest.mark.parametrize("framework", ["keras", "onnx", "pytorch"])
 def test_an_lstm_from_the_equations(framework: Any) -> None:
     stored, by_gate = cell(framework, "lstm")
     node = gates.lstm("n", "x", stored, "sigmoid", "tanh", "tanh")
@@ -71,7 +71,7 @@ def test_an_lstm_from_the_equations(framework: Any) -> None:
     np.testing.assert_allclose(reference.forward(node, x), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("framework", ["keras", "onnx"])
+@pytest.mark.parametrize("framework", ["keras", "onnx", "pytorch"])
 @pytest.mark.parametrize("reset", ["before", "after"])
 def test_a_gru_from_the_equations(framework: Any, reset: Any) -> None:
     stored, by_gate = cell(framework, "gru")

@@ -269,7 +269,7 @@ NODES: dict[str, Callable[[Random], Node | tuple[Node, ...]]] = {
     "gru_norm_tuned": lambda r: norm_gru(r, gate=of("sigmoid", CLIPPED)),
     "min_gru_tuned": lambda r: min_gru(r, act=tuned("affine", 0.5, 0.25)),
     "activation_tuned": lambda r: Activation(
-        "y", "x", of(tuned("thresholded_relu", 0.25), tuned("elu", 2))
+        "y", "x", of(tuned("elu", 2), tuned("affine", 0.5, -0.25))
     ),
     "layer_norm": lambda r: LayerNorm("norm", "x", gain(r, I), r.vector(I)),
     "rms_norm": lambda r: RmsNorm("norm", "x", gain(r, I)),

@@ -19,6 +19,8 @@ from edge_rnn.graph import Model
 from edge_rnn_converters.certificate import page, plots
 from edge_rnn_converters.certificate.measure import Bounds, Certified, Progress, certify
 from edge_rnn_converters.certificate.request import Request, options, request
+from edge_rnn_converters.source import Options, UndescribedError
+from edge_rnn_converters.weights.command import options as described
 
 
 @click.command("certify")
@@ -28,8 +30,16 @@ from edge_rnn_converters.certificate.request import Request, options, request
     help="The trained model that FILE was converted from.",
 )  # fmt: skip
 @options
+@described
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
-def command(file: Path, source: Path, as_json: bool, **measuring: Any) -> None:
+def command(
+    file: Path,
+    source: Path,
+    description: Path | None,
+    network: str,
+    as_json: bool,
+    **measuring: Any,
+) -> None:
     """Measure what the conversion of SOURCE to FILE costs on a long stream.
 
     The source framework, if it is installed, the float32 runtime and the runtime with the weights
@@ -46,7 +56,9 @@ def command(file: Path, source: Path, as_json: bool, **measuring: Any) -> None:
         if asked.page is not None:
             plots.check()
         with showing("certifying") as progress:
-            certified = again(modelfile.load(file), source, asked, progress)
+            certified = again(
+                modelfile.load(file), source, Options(description, network), asked, progress
+            )
         if asked.page is not None:
             page.write(asked.page, certified, file.name)
     except (EdgeRnnError, OSError) as e:
@@ -57,7 +69,7 @@ def command(file: Path, source: Path, as_json: bool, **measuring: Any) -> None:
         sys.exit(3)
 
 
-def again(model: Model, path: Path, asked: Request, progress: Progress) -> Certified:
+def again(model: Model, path: Path, told: Options, asked: Request, progress: Progress) -> Certified:
     """Certify `model` against its source, the file at `path`.
 
     Raises ModelError where the source is not this model's, and as `certify` and the readers do.
@@ -65,7 +77,7 @@ def again(model: Model, path: Path, asked: Request, progress: Progress) -> Certi
     from edge_rnn_converters.conversion import read  # which reads certificates' modules itself
 
     progress(f"reading {path.name}")
-    source = read(path)
+    source = read(path, told)
     exact = replace(source.model, features=model.features, targets=model.targets,
                     classes=model.classes)  # fmt: skip
     _same_shape(exact, model, path.name)
@@ -82,8 +94,10 @@ def _same_shape(exact: Model, model: Model, name: str) -> None:
 
 
 def fail(e: Exception) -> NoReturn:
-    """One line on stderr, and exit code 1."""
+    """One line on stderr, a description to edit if that is what is missing, and exit code 1."""
     click.echo(f"error: {' '.join(str(e).split())}", err=True)
+    if isinstance(e, UndescribedError):
+        click.echo(f"\n{e.template}", err=True)
     sys.exit(1)
 
 
