@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -71,7 +71,7 @@ class Conversion:
 
 
 def convert(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Any,
     quantize: Precision = DEFAULT,
     *,
     layers: Mapping[str, Precision] | None = None,
@@ -81,16 +81,19 @@ def convert(
     rate_hz: float | None = None,
     inputs: Mapping[str, tuple[int, ...] | float] | None = None,
     check: Check = "auto",
+    example_inputs: tuple[Any, ...] = (),
     description: str | os.PathLike[str] | None = None,
     network: str = "",
 ) -> Model:
-    """The model in a file of a known format (see `docs/converting.md`), quantized.
+    """The model in a file of a known format (see `docs/converting.md`), or a live
+    `torch.nn.Module`, quantized.
 
     quantize: the precision of weights and activations; layers: that of the nodes of these names.
     features, classes, targets: names of the input's and output's columns; rate_hz: how often a
     message comes. inputs: by name, the shape of a source's input that its file leaves open, or the
     number that an input always is, a sampling rate. check: "auto" runs the source framework if it
     is installed, "require" demands it, "skip" does not run it.
+    example_inputs: what a live module is called with, tensors of the right shape.
     description: a TOML file, or network: a line, that says what network a file's weights are of,
     where the file holds weights alone.
 
@@ -111,13 +114,14 @@ def convert(
         rate_hz=rate_hz,
         inputs=inputs,
         check=check,
+        example_inputs=example_inputs,
         description=description,
         network=network,
     ).model
 
 
 def convert_with_report(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Any,
     quantize: Precision | Auto = DEFAULT,
     *,
     layers: Mapping[str, Precision] | None = None,
@@ -128,6 +132,7 @@ def convert_with_report(
     inputs: Mapping[str, tuple[int, ...] | float] | None = None,
     check: Check = "auto",
     certificate: Request | None = None,
+    example_inputs: tuple[Any, ...] = (),
     description: str | os.PathLike[str] | None = None,
     network: str = "",
     progress: Progress = lambda stage: None,
@@ -137,19 +142,16 @@ def convert_with_report(
     certificate: measure the model on a long stream and put the result into its file; "auto"
         precision takes its bounds, so it needs one. Biases are calibrated on the stream too.
     """
-    path = Path(source)
-    progress(f"reading {path.name}")
     told = None if description is None else Path(description)
-    read = _read(path, Options(told, network, inputs=inputs or {}))
+    options = Options(told, network, inputs=inputs or {}, example_inputs=example_inputs)
+    name, sha256, read = _opened(source, options, progress)
     described = replace(
         read.model,
         features=_named(features),
         targets=_named(targets),
         classes=tuple(classes),
         rate_hz=rate_hz,
-        provenance=Provenance(
-            read.framework, path.name, _sha256(path), f"edge-rnn {edge_rnn.__version__}"
-        ),
+        provenance=Provenance(read.framework, name, sha256, f"edge-rnn {edge_rnn.__version__}"),
     )
     validate(described)
     model = quantized(described, "float32" if quantize == "auto" else quantize, layers)
@@ -185,6 +187,8 @@ _READERS: dict[Format, str] = {
     "keras": "keras.source",
     "keras-h5": "keras.source",
     "onnx": "onnx.source",
+    "torchscript": "torch.source",
+    "pt2": "torch.source",
     **dict.fromkeys(
         ("torch-checkpoint", "safetensors", "npz", "hf-folder", "h5-weights"), "weights.source"
     ),
@@ -195,6 +199,21 @@ _READERS: dict[Format, str] = {
 def read(path: Path, options: Options) -> Source:
     """The model in a file, not yet checked. Raises as `convert`."""
     return _read(path, options)
+
+
+def _opened(source: Any, options: Options, progress: Progress) -> tuple[str, str, Source]:
+    """(name, SHA-256 of the file or of a live module's weights, the source)."""
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        progress(f"reading {path.name}")
+        found = _read(path, options)
+        return path.name, _sha256(path), found
+    from edge_rnn_converters.torch.source import digest, read_module
+
+    progress(f"reading {type(source).__name__}")
+    with reading(type(source).__name__):
+        found = read_module(source, options)
+        return type(source).__name__, digest(source), found
 
 
 def _read(path: Path, options: Options) -> Source:

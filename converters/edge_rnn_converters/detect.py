@@ -9,12 +9,14 @@ from typing import Literal, TypeAlias
 from edge_rnn.errors import UnsupportedError
 
 Format: TypeAlias = Literal[
-    "keras", "keras-h5", "onnx", "torch-checkpoint", "safetensors", "npz", "hf-folder", "h5-weights"
-]
+    "keras", "keras-h5", "onnx", "torchscript", "pt2",
+    "torch-checkpoint", "safetensors", "npz", "hf-folder", "h5-weights",
+]  # fmt: skip
 
 ACCEPTED = (
-    "accepted: Keras .keras and .h5, ONNX .onnx, and with a description of the network PyTorch "
-    ".pt, .pth and .ckpt, .safetensors, .npz, weights-only .h5, Hugging Face folders"
+    "accepted: Keras .keras and .h5, ONNX .onnx, PyTorch .pt2 and TorchScript .pt, and with a "
+    "description of the network PyTorch .pt, .pth and .ckpt, .safetensors, .npz, weights-only .h5, "
+    "Hugging Face folders"
 )
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PICKLES = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
@@ -55,8 +57,11 @@ def _zip(path: Path) -> Format:
         raise _no(path, f"is a damaged zip file ({e}): copy or save it again") from e
     if "config.json" in names and "model.weights.h5" in names:
         return "keras"
-    if any(name.endswith("constants.pkl") for name in names):
-        raise _no(path, "is TorchScript, which is code: save its state_dict, or export it to ONNX")
+    inner = {name.partition("/")[2] for name in names}
+    if "models/model.json" in inner or "serialized_exported_program.json" in names:
+        return "pt2"
+    if "constants.pkl" in inner and any(name.startswith("code/") for name in inner):
+        return "torchscript"
     if any(name.endswith("data.pkl") for name in names):
         return "torch-checkpoint"
     if names and all(name.endswith(".npy") for name in names):

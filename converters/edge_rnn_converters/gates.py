@@ -124,7 +124,7 @@ class Cell:
     """A cell as its framework keeps it, k gate blocks in the framework's order.
 
     w (kH, I), u (kH, H); both biases (kH,), zeros where the framework has none. `peephole` (3H,)
-    are those of an LSTM, in the order of PEEPHOLES.
+    are those of an LSTM, in the order of PEEPHOLES, and so is `projection` (R, H).
     """
 
     framework: Framework
@@ -133,6 +133,7 @@ class Cell:
     input_bias: F32
     recurrent_bias: F32
     peephole: F32 | None = None
+    projection: F32 | None = None
 
 
 def keras_biases(bias: F32, blocks: int) -> tuple[F32, F32]:
@@ -147,10 +148,13 @@ def onnx_biases(bias: F32, blocks: int) -> tuple[F32, F32]:
     return bias[:blocks], bias[blocks:]
 
 
-def reorder(a: NDArray[np.float32], framework: Framework, kind: Kind) -> F32:
-    """Gate blocks along the first axis, from the framework's order to ours."""
+def reorder(
+    a: NDArray[np.float32], framework: Framework, kind: Kind, to: Framework | None = None
+) -> F32:
+    """Gate blocks along the first axis, from the framework's order to another's, or ours."""
     blocks = dict(zip(ORDER[framework, kind], np.split(a, len(OURS[kind])), strict=True))
-    return np.ascontiguousarray(np.concatenate([blocks[gate] for gate in OURS[kind]]))
+    wanted = OURS[kind] if to is None else ORDER[to, kind]
+    return np.ascontiguousarray(np.concatenate([blocks[gate] for gate in wanted]))
 
 
 def rnn(name: str, source: str, cell: Cell, act: Act) -> Rnn:
@@ -172,7 +176,8 @@ def lstm(
     w, u = _matrices(cell, "lstm")
     b, look = _summed(cell, "lstm"), _peephole(cell, "io" if coupled else "ifo")
     if not coupled:
-        return Lstm(name, source, w, u, b, gate, candidate, hidden, peephole=look)
+        p = None if cell.projection is None else Matrix(cell.projection)
+        return Lstm(name, source, w, u, b, gate, candidate, hidden, peephole=look, projection=p)
     w, u = (Matrix(_without_forget(m.data)) for m in (w, u))
     return CoupledLstm(
         name, source, w, u, _without_forget(b), gate, candidate, hidden, peephole=look

@@ -96,3 +96,36 @@ ONNX_CELL_REFUSED: dict[str, Why] = {
         "export the model without a lengths input",
     ),
 }
+
+TORCH_REFUSED: dict[str, Why] = {
+    **dict.fromkeys(
+        [
+            "scaled_dot_product_attention",
+            "_native_multi_head_attention",
+            "bmm",
+            "baddbmm",
+            "einsum",
+        ],
+        ("multiplies two values of the stream, and no node here does", "train without attention"),
+    ),
+    **dict.fromkeys(
+        ["lstm.data", "gru.data", "rnn_tanh.data", "rnn_relu.data", "_pack_padded_sequence"],
+        ("packs sequences of several lengths, and a stream has no end", "call it on plain tensors"),
+    ),
+    **dict.fromkeys(
+        ["conv_transpose1d", "upsample_nearest1d", "upsample_linear1d"],
+        ("makes more steps than it reads", "upsample outside of the model"),
+    ),
+    **dict.fromkeys(
+        ["group_norm", "instance_norm"],
+        ("is not a node edge-rnn has", "train with LayerNorm or BatchNorm"),
+    ),
+    **dict.fromkeys(
+        ["stft", "istft", "fft_rfft", "fft_fft", "view_as_real"],
+        ("makes complex numbers", "compute it as a convolution with sines and cosines"),
+    ),
+    **dict.fromkeys(
+        ["quantize_per_tensor", "dequantize"],
+        ("is quantized already", "convert the float32 model; edge-rnn quantizes it"),
+    ),
+}

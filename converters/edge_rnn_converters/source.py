@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,12 +89,14 @@ class Options:
     """What a reader may need to be told besides the file: `description`, a TOML file that says
     what network the weights are of, or `network`, a line that says it; `window`, the steps of a
     sequence where the file has none; `inputs`, by name, the shape of an input that the file leaves
-    open, or the number that an input always is."""
+    open, or the number that an input always is; `example_inputs`, what a live PyTorch module is
+    called with."""
 
     description: Path | None = None
     network: str = ""
     window: int | None = None
     inputs: Mapping[str, tuple[int, ...] | float] = field(default_factory=dict)
+    example_inputs: tuple[Any, ...] = ()
 
 
 _TRIPS = (

@@ -16,9 +16,11 @@ from edge_rnn_converters.refused import (
     KERAS_REFUSED_VALUES,
     ONNX_CELL_REFUSED,
     ONNX_REFUSED,
+    TORCH_REFUSED,
     Why,
 )
 from edge_rnn_converters.tensors.execute import OPERATORS
+from edge_rnn_converters.torch.translate import OPERATORS as ATEN
 from edge_rnn_converters.weights import schema
 from edge_rnn_converters.weights.schema import KEYS
 
@@ -34,8 +36,10 @@ def tables() -> dict[str, str]:
     return {
         "keras supported": _supported("layer", {k: v.doc for k, v in LAYERS.items()}),
         "keras refused": _refused("layer", {**KERAS_REFUSED, **keras_values}),
-        "onnx supported": _supported("operator", {k: v.doc for k, v in OPERATORS.items()}),
+        "onnx supported": _supported("operator", _public({k: v.doc for k, v in OPERATORS.items()})),
         "onnx refused": _refused("operator", {**cell_values, **ONNX_REFUSED}),
+        "torch supported": _supported("operator", _aten({k: v.doc for k, v in ATEN.items()})),
+        "torch refused": _refused("operator", TORCH_REFUSED),
         "activations": _activations(),
         "description layers": _table(("`type`", "layer, and its keys"), _layers()),
         "description keys": _table(("key", "meaning"), ((f"`{k}`", v) for k, v in KEYS.items())),
@@ -50,6 +54,17 @@ def fill(text: str) -> str:
         _, _, after = rest.partition(end)
         text = f"{before}{start}\n{table}\n{end}{after}"
     return text
+
+
+def _public(docs: Mapping[str, str]) -> dict[str, str]:
+    """Without operators of our own, which no file has."""
+    return {kind: doc for kind, doc in docs.items() if not kind.startswith("edge_rnn.")}
+
+
+def _aten(docs: Mapping[str, str]) -> dict[str, str]:
+    """ATen's names as users know them: once, without overloads and the in-place underscore."""
+    names = ((target.split(".")[1], doc) for target, doc in docs.items())
+    return {name.rstrip("_"): doc for name, doc in names if not name.startswith("_")}
 
 
 def _supported(what: str, docs: Mapping[str, str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -53,12 +54,25 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", TEXT, re.S))
 def test_python_examples_run(code: str, sources: None) -> None:
+    if "import torch" in code:
+        pytest.importorskip("torch")
     exec(compile(code, str(MANUAL), "exec"), {})
+
+
+def _torchscript() -> None:
+    """activity.pt, 6 features in and 4 classes out."""
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.ReLU(), torch.nn.Linear(5, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(module.eval()).save("activity.pt")
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("line", re.findall(r"^edge-rnn convert ((?:.*\\\n)*.*)$", TEXT, re.M))
 def test_commands_run(line: str, sources: None) -> None:
+    if line.startswith("activity.pt "):
+        _torchscript()
     if "har.pt" in line:
         pytest.importorskip("torch")
     result = CliRunner().invoke(command, shlex.split(line.replace("\\\n", " ")))

@@ -223,6 +223,13 @@ def _activation(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
     return [activated(trace, op, args[0], _SIMPLE[op.kind])]
 
 
+@operator("Swish", "alpha 1")
+def _swish(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
+    if op.number("alpha", 1) != 1:
+        raise op.refuse(f"alpha={op.number('alpha', 1):g}", "only 1 converts", CHAIN)
+    return [activated(trace, op, args[0], "silu")]
+
+
 @operator("HardSigmoid Elu ThresholdedRelu", "any alpha and beta")
 def _tuned(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
     usual = gates.ONNX_PARAMETERS[op.kind.lower()]

@@ -58,7 +58,7 @@ class _Run:
     "all the steps",
 )
 def _cell(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
-    args = args + [None] * (8 - len(args))
+    args = args + [None] * (9 - len(args))
     backwards = _BACKWARDS.get(op.attributes.get("direction", "forward"))
     unknown = set(op.attributes) - _READ
     if backwards is None or unknown:
@@ -132,6 +132,7 @@ def _run(
     """Direction k of the operator."""
     cell, source = _weights(op, args, k), x.value
     H = cell.u.shape[1]
+    widths = {"h": H, "c": len(cell.w) // 4}
     if backwards:
         source = _reversed(trace, op, source, trace.width(x))
     name = trace.emit(op, source, lambda name: _node(op, name, source, cell, k), H)
@@ -139,7 +140,7 @@ def _run(
     slots = {"h": args[5], "c": args[6]} if op.kind == "LSTM" else {"h": args[5]}
     single = not x.dims[op.integer("layout", 0)]
     ahead = op.attributes.get("direction", "forward") != "forward"
-    states = [_state(trace, op, slot, v, H, single, ahead) for slot, v in slots.items()]
+    states = [_state(trace, op, slot, v, widths[slot], single, ahead) for slot, v in slots.items()]
     return _Run(name, rows, H, states)
 
 
@@ -148,17 +149,23 @@ def _reversed(trace: Trace, op: Op, source: str, width: int) -> str:
 
 
 def _weights(op: Op, args: list[Value | None], k: int) -> gates.Cell:
-    """W (D, nH, I), R (D, nH, H), B (D, 2nH) or none, P (D, 3H) or none: those of direction k."""
+    """W (D, nH, I), R (D, nH, R), B (D, 2nH) or none, P (D, 3H) or none: those of direction k.
+
+    R is H, or with a projection (D, R, H), a ninth input that ONNX has not, less.
+    """
     D = len(_BACKWARDS[op.attributes.get("direction", "forward")])
     n = len(gates.OURS[_KINDS[op.kind]])
     w, u = (weights(op, args[i], name) for i, name in ((1, "W"), (2, "R")))
     H = op.integer("hidden_size", u.shape[-1])
-    if w.ndim != 3 or w.shape[:2] != (D, n * H) or u.shape != (D, n * H, H):
-        why = f"expected ({D}, {n * H}, I) and ({D}, {n * H}, {H})"
+    projection = None if args[8] is None else weights(op, args[8], "projection")
+    R = H if projection is None else projection.shape[1]
+    if w.ndim != 3 or w.shape[:2] != (D, n * H) or u.shape != (D, n * H, R):
+        why = f"expected ({D}, {n * H}, I) and ({D}, {n * H}, {R})"
         raise op.refuse(f"W {w.shape}, R {u.shape}", why, "export the model again")
     b = _vectors(op, args[3], "B", (D, 2 * n * H))
     p = None if args[7] is None else _vectors(op, args[7], "P", (D, 3 * H))[k]
-    return gates.Cell("onnx", w[k], u[k], *gates.onnx_biases(b[k], n * H), p)
+    own = None if projection is None else np.ascontiguousarray(projection[k])
+    return gates.Cell("onnx", w[k], u[k], *gates.onnx_biases(b[k], n * H), p, own)
 
 
 def _vectors(op: Op, value: Value | None, name: str, shape: tuple[int, int]) -> F32:

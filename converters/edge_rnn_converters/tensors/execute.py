@@ -14,6 +14,7 @@ from edge_rnn_converters.tensors import (
     cells,
     control,
     convs,
+    delays,
     layers,
     moves,
     norms,
@@ -29,7 +30,7 @@ from edge_rnn_converters.tensors.vectors import arranged
 
 OPERATORS: dict[str, KnownOp] = {
     kind: known
-    for module in (cells, layers, arithmetic, norms, convs, pools, parts, moves, control)
+    for module in (cells, layers, arithmetic, norms, convs, pools, parts, moves, control, delays)
     for kind, known in module.operator.known.items()
 }
 """Every operator that converts."""
@@ -119,7 +120,8 @@ def _no_hidden_state(trace: Trace, ports: tuple[Port, ...], results: dict[str, S
 
 def _carries(trace: Trace, model: Model) -> bool:
     """Can the graph's state be carried on from run to run?"""
-    convolved = [n for n in model.nodes if "ring" in n.STATE or isinstance(n, AHEAD)]
+    convolved = [n for n in model.nodes if n.name not in trace.delays
+                 and ("ring" in n.STATE or isinstance(n, AHEAD))]  # fmt: skip
     given = [cell for cell in trace.cells if cell.initial is not None]
     if convolved and given:
         why = "takes its state as an input, but sees nothing of the steps before a run"

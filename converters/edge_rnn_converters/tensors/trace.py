@@ -59,8 +59,8 @@ class Trace:
     `inputs` are the values that are the model's, with their widths as soon as they are read;
     `indices` those of integers, which only an embedding may read; state elements numbered below
     `entered` are of graph inputs; `framed`: what a convolution without a known step axis runs
-    along lies inside one message. `softmax_axis` is Softmax's default, which depends on the
-    operator set.
+    along lies inside one message; `delays`: nodes that the source keeps as a state. `softmax_axis`
+    is Softmax's default, which depends on the operator set.
     """
 
     operators: Mapping[str, KnownOp]
@@ -76,6 +76,7 @@ class Trace:
     floors: dict[str, tuple[str, float]] = field(default_factory=dict)
     inverses: dict[str, Stream] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    delays: set[str] = field(default_factory=set)
     ids: int = 0
     entered: int = 0
     done: int = 0
