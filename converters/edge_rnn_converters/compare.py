@@ -23,7 +23,7 @@ from edge_rnn.graph import (
 )
 from edge_rnn.reference import F64
 from edge_rnn.session import Session
-from edge_rnn_converters.streams import stretches
+from edge_rnn_converters import streams
 
 TOLERANCE = 1e-4
 """Absolute, and relative to the reference: float32 sums in another order stay far below it."""
@@ -46,7 +46,14 @@ def plausible(model: Model, steps: int, seed: int) -> F32:
 def stress(model: Model, steps: int = STRESS_STEPS, seed: int = 1) -> F32:
     """Harder inputs (steps, I), see `streams.stretches`: up to four deviations from the mean."""
     rng = np.random.default_rng(seed)
-    return np.concatenate([_column(model, i.name, stretches(steps, i.width, SPIKE, rng), rng)
+    return np.concatenate([_column(model, i.name, streams.stretches(steps, i.width, SPIKE, rng), rng)
+                           for i in model.inputs], axis=1)  # fmt: skip
+
+
+def signals(model: Model, steps: int, seed: int = 2) -> F32:
+    """Inputs (SIGNALS steps, I) of every kind that a message may be of, see `streams.signals`."""
+    rng = np.random.default_rng(seed)
+    return np.concatenate([_column(model, i.name, streams.signals(steps, i.width, rng), rng)
                            for i in model.inputs], axis=1)  # fmt: skip
 
 

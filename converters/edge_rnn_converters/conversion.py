@@ -17,7 +17,7 @@ from edge_rnn import reference
 from edge_rnn.errors import ModelError, UnsupportedError
 from edge_rnn.graph import F32, Feature, Model, Provenance
 from edge_rnn.validation import validate
-from edge_rnn_converters import compare
+from edge_rnn_converters import compare, mixed
 from edge_rnn_converters.certificate import Certified, Request, certify, compute
 from edge_rnn_converters.certificate.auto import choose
 from edge_rnn_converters.certificate.biases import corrected
@@ -45,7 +45,7 @@ class Report:
     `source_error` is None too. `source_steps` counts the steps that it answered for.
     Errors are against the float64 reference of the unquantized model: of the source framework, of
     the float32 runtime, of the runtime with the weights as converted (the last, where there is a
-    certificate, on its stream).
+    certificate, on its stream). `choice`: why layers have their formats, where that was chosen.
     """
 
     framework: str
@@ -59,6 +59,7 @@ class Report:
     float32_bytes: int
     bytes: int
     notes: tuple[str, ...]
+    choice: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +89,8 @@ def convert(
     """The model in a file of a known format (see `docs/converting.md`), or a live
     `torch.nn.Module`, quantized.
 
-    quantize: the precision of weights and activations; layers: that of the nodes of these names.
+    quantize: the precision of weights and activations, "int8" with more bits where `mixed.choose`
+    sees the need; layers: that of the nodes of these names.
     features, classes, targets: names of the input's and output's columns; rate_hz: how often a
     message comes. inputs: by name, the shape of a source's input that its file leaves open, or the
     number that an input always is, a sampling rate. check: "auto" runs the source framework if it
@@ -154,15 +156,14 @@ def convert_with_report(
         provenance=Provenance(read.framework, name, sha256, f"edge-rnn {edge_rnn.__version__}"),
     )
     validate(described)
-    model = quantized(described, "float32" if quantize == "auto" else quantize, layers)
-    report = _checked(read, described, model, quantize, check, progress)
+    model, why = _quantized(described, quantize, layers, progress)
+    report = replace(_checked(read, described, model, quantize, check, progress), choice=why)
     if certificate is None:
         if quantize == "auto":
             raise ModelError("quantize=auto needs a certificate with a bound to keep")
         return Conversion(_probed(model, progress), report)
     data = certificate.stream(described)
     truth = compute(described, data.x, progress)
-    why: tuple[str, ...] = ()
     if quantize == "auto":
         choice = choose(described, data.x, truth, certificate.bounds, layers, progress)
         model, why = choice.model, choice.reasons
@@ -173,9 +174,21 @@ def convert_with_report(
     certified = certify(described, model, data, runner, certificate.bounds,
                         choice=(*why, *calibrated), truth=truth, progress=progress)  # fmt: skip
     measured = certified.certificate
-    report = replace(report, bytes=sum(map(size_of, model.nodes)),
+    report = replace(report, choice=measured.choice, bytes=sum(map(size_of, model.nodes)),
                      quantized_error=measured.quantized.largest)  # fmt: skip
     return Conversion(replace(model, certificate=measured), report, certified)
+
+
+def _quantized(
+    exact: Model,
+    precision: Precision | Auto,
+    layers: Mapping[str, Precision] | None,
+    progress: Progress,
+) -> tuple[Model, tuple[str, ...]]:
+    """The model, and why its layers have their formats if that was chosen; "auto" chooses later."""
+    if precision == "int8":
+        return mixed.choose(exact, layers, progress)
+    return quantized(exact, "float32" if precision == "auto" else precision, layers), ()
 
 
 def _probed(model: Model, progress: Progress) -> Model:

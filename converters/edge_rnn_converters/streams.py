@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 F64 = NDArray[np.float64]
 SHORTEST, LONGEST = 12, 72
 """Steps of a stretch of one kind."""
+SIGNALS = 6
+"""Kinds of `signals`."""
+LEVEL = 16
+"""Steps for which a signal is as loud."""
 
 
 def stretches(steps: int, width: int, spike: float, rng: np.random.Generator) -> F64:
@@ -71,3 +75,26 @@ def _gap(n: int, last: F64, spike: float, rng: np.random.Generator) -> F64:
 
 
 _KINDS = (_noise, _loud, _ramp, _steps, _silence, _spikes, _gap)
+
+
+def signals(steps: int, width: int, rng: np.random.Generator) -> F64:
+    """`steps` rows of each of `SIGNALS` kinds of what messages carry: (SIGNALS steps, width).
+
+    Neighbours in a message of samples, or in a spectrum, are alike, powers are not negative and
+    span decades, and any of them may be loud or quiet: what noise, whose columns are equal and
+    independent, has nothing of.
+    """
+    level = np.repeat(10 ** rng.uniform(-1.5, 0, (-(-steps // LEVEL), 1)), LEVEL, axis=0)[:steps]
+    noise = rng.normal(size=(2, steps, width))
+    alike = [_alike(steps, width, rng) for _ in range(4)]
+    rows = (noise[0], np.abs(noise[1]), 3 * level * alike[0], 0.1 * level * alike[1],
+            3 * level * alike[2] ** 2, level * np.exp(2 * alike[3] - 1))  # fmt: skip
+    return np.concatenate(rows)
+
+
+def _alike(steps: int, width: int, rng: np.random.Generator) -> F64:
+    """A random walk along each row, with a mean square of 1 over all."""
+    walk = rng.normal(size=(steps, width)).cumsum(axis=1)
+    if width > 1:
+        walk -= walk.mean(axis=1, keepdims=True)
+    return np.asarray(walk / np.sqrt((walk**2).mean()))
