@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -39,22 +40,25 @@ def plausible(model: Model, steps: int, seed: int) -> F32:
     """Inputs (steps, I) as the model may expect: standard normal after its leading Scale, if it
     has one; random indices for embeddings."""
     rng = np.random.default_rng(seed)
-    return np.concatenate([_column(model, i.name, rng.normal(size=(steps, i.width)), rng)
-                           for i in model.inputs], axis=1)  # fmt: skip
+    return _columns(model, lambda width: rng.normal(size=(steps, width)), rng)
 
 
 def stress(model: Model, steps: int = STRESS_STEPS, seed: int = 1) -> F32:
     """Harder inputs (steps, I), see `streams.stretches`: up to four deviations from the mean."""
     rng = np.random.default_rng(seed)
-    return np.concatenate([_column(model, i.name, streams.stretches(steps, i.width, SPIKE, rng), rng)
-                           for i in model.inputs], axis=1)  # fmt: skip
+    return _columns(model, lambda width: streams.stretches(steps, width, SPIKE, rng), rng)
 
 
 def signals(model: Model, steps: int, seed: int = 2) -> F32:
     """Inputs (SIGNALS steps, I) of every kind that a message may be of, see `streams.signals`."""
     rng = np.random.default_rng(seed)
-    return np.concatenate([_column(model, i.name, streams.signals(steps, i.width, rng), rng)
-                           for i in model.inputs], axis=1)  # fmt: skip
+    return _columns(model, lambda width: streams.signals(steps, width, rng), rng)
+
+
+def _columns(model: Model, normal: Callable[[int], F64], rng: np.random.Generator) -> F32:
+    """Values of every input, from what `normal` gives for its width."""
+    columns = [_column(model, i.name, normal(i.width), rng) for i in model.inputs]
+    return np.concatenate(columns, axis=1)
 
 
 def _column(model: Model, name: str, normal: F64, rng: np.random.Generator) -> F32:
