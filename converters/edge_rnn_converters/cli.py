@@ -68,7 +68,7 @@ def _inputs(
 )
 @click.option(
     "--quantize", type=click.Choice([*PRECISIONS, "auto"]), default=DEFAULT, show_default=True,
-    help="Bits of weights and activations: int8 is w8a16, int4 is w4a16; w8a32 and float16 are of "
+    help="Bits of weights and activations: int8 is w8a16 and more where a layer needs it, int4 is w4a16; w8a32 and float16 are of "
     "the weights alone; auto: in each layer the smallest that keeps the bounds.",
 )  # fmt: skip
 @click.option(

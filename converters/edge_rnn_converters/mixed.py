@@ -1,6 +1,6 @@
 """What `--quantize int8` gives: eight bits, and more in the layers that can't do with them.
 
-Measurements: docs/decisions/0012-int8-keeps-what-needs-more.md.
+Measurements: docs/decisions/0014-mixed-int8.md.
 """
 
 from __future__ import annotations

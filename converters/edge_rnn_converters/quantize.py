@@ -21,7 +21,7 @@ weights alone, activations stay float32. `int8` and `int4` are `ALIASES`."""
 
 ALIASES: dict[Precision, Precision] = {"int8": "w8a16", "int4": "w4a16"}
 """The names of weights alone, each with the activations that measured best with them (see
-docs/decisions/0010-calibration.md)."""
+docs/decisions/0010-calibration.md). A conversion to int8 also chooses, see `mixed`."""
 
 DEFAULT: Precision = "int8"
 

@@ -242,7 +242,8 @@ def test_without_a_backend_keras_is_not_imported(
 def test_progress_is_told_each_stage(path: Path) -> None:
     stages: list[str] = []
     result = convert_with_report(path, progress=stages.append)
-    assert stages[:2] == ["reading m.onnx", "trying int8"] and len(stages) == 6
+    assert stages[:2] == ["reading m.onnx", "trying int8"]
+    assert stages[-1] == "recording a probe"
     assert isinstance(result, Conversion) and isinstance(result.report, Report)
 
 
