@@ -24,6 +24,7 @@ from edge_rnn.graph import (
     Node,
     Probe,
     Provenance,
+    Window,
     attributes,
     reads,
     tensors,
@@ -45,6 +46,7 @@ def _struct(cls: type, tag: str | None = None) -> type[msgspec.Struct]:
 
 _NODE: Any = Union[tuple(_struct(cls, op) for op, cls in NODES.items())]  # noqa: UP007 - built
 _INPUT, _FEATURE, _PROVENANCE = _struct(Input), _struct(Feature), _struct(Provenance)
+_WINDOW = _struct(Window)
 _PROBE = msgspec.defstruct("Probe", [("digest", str)], forbid_unknown_fields=True)
 _DESCRIPTION = msgspec.defstruct(
     "Description",
@@ -59,6 +61,8 @@ _DESCRIPTION = msgspec.defstruct(
         ("rate_hz", float | None),
         ("provenance", _PROVENANCE | None),
         ("probe", _PROBE | None),
+        ("window", _WINDOW | None, None),
+        ("mask", float | None, None),
     ],
     forbid_unknown_fields=True,
 )
@@ -103,6 +107,10 @@ def _describe(model: Model) -> str:
         "provenance": model.provenance and asdict(model.provenance),
         "probe": probe,
     }
+    if model.window is not None:  # only then: a file without one is read by older versions too
+        description["window"] = asdict(model.window)
+    if model.mask is not None:
+        description["mask"] = model.mask
     return msgspec.json.encode(description).decode()
 
 
@@ -162,6 +170,8 @@ def _model(d: Any, arrays: dict[str, NDArray[Any]]) -> Model:
         rate_hz=d.rate_hz,
         provenance=d.provenance and Provenance(**msgspec.structs.asdict(d.provenance)),
         probe=probe,
+        window=d.window and Window(**msgspec.structs.asdict(d.window)),
+        mask=d.mask,
     )
 
 

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edge_rnn.errors import InputError, SnapshotError, StaleSlotError
+from edge_rnn.errors import InputError, ModelError, SnapshotError, StaleSlotError
 from edge_rnn.graph import F32, Model, digest
 from edge_rnn.kernels import PLACES, Status, emit_to, explain, freeze, make_context, step, touch
 from edge_rnn.program import compile_model
@@ -60,6 +60,8 @@ class Session:
         if not 0 < capacity < 2**31 or max_batch < 1:
             raise ValueError(f"capacity {capacity} and max_batch {max_batch} must be positive")
         validate(model)
+        if model.window is not None or model.mask is not None:
+            raise ModelError("a model with a window or a mask can't be run yet")
         self.model, self.capacity, self.max_batch = model, capacity, max_batch
         self.digest = digest(model)
         self._clock = clock

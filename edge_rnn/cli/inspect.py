@@ -17,10 +17,12 @@ from edge_rnn.graph import (
     Node,
     Scale,
     Schedule,
+    Window,
     attributes,
     digest,
     multiply_adds,
     reads,
+    state_width,
     tensors,
     value_dimensions,
     value_widths,
@@ -129,6 +131,10 @@ def _facts(file: Path, model: Model) -> dict[str, str]:
         facts["classes"] = ", ".join(model.classes)
     if model.rate_hz:
         facts["rate"] = f"{model.rate_hz:g} Hz"
+    if model.window:
+        facts["window"] = _window(model.window)
+    if model.mask is not None:
+        facts["mask"] = f"a message of nothing but {model.mask:g} is left out"
     if model.schedule != Schedule():
         facts["answers"] = f"{model.schedule}, counted from 0"
     if p := model.provenance:
@@ -137,6 +143,12 @@ def _facts(file: Path, model: Model) -> dict[str, str]:
         facts["probe"] = f"{len(model.probe.input)} steps, digest {model.probe.digest[:16]}"
     facts["model digest"] = digest(model)[:16]
     return facts
+
+
+def _window(window: Window) -> str:
+    how = "tumbling" if window.hop == window.length else f"one every {window.hop}"
+    when = "at each of its outputs" if window.every else "once"
+    return f"{window.length} messages, {how}; each answers {when}"
 
 
 def _columns(model: Model) -> str:
@@ -158,11 +170,13 @@ def _summary(file: Path, model: Model, layers: list[Layer]) -> dict[str, object]
         "layers": [asdict(row) for row in layers],
         "parameters": sum(row.parameters for row in layers),
         "bytes": sum(row.bytes for row in layers),
-        "state_bytes": sum(row.state_bytes for row in layers),
+        "state_bytes": 4 * state_width(model),
         "multiply_adds": sum(row.multiply_adds for row in layers),
         "input_width": model.input_width,
         "output_width": model.output_width,
         "schedule": model.schedule._asdict(),
+        "window": model.window and asdict(model.window),
+        "mask": model.mask,
         "features": [asdict(f) for f in model.features],
         "targets": [asdict(f) for f in model.targets],
         "classes": list(model.classes),
