@@ -285,9 +285,9 @@ def product_bound(node: Lstm) -> float:
     return _RANGES.get(node.gate, 0.0) * _RANGES.get(node.hidden, 0.0)
 
 
-def bounds(model: Model) -> dict[str, float]:
-    """`bound` of every value by name; of an input, 0."""
-    found = {i.name: 0.0 for i in model.inputs}
+def bounds(model: Model, of_inputs: Mapping[str, float] | None = None) -> dict[str, float]:
+    """`bound` of every value by name; of an input that is not among `of_inputs`, 0."""
+    found = {i.name: 0.0 for i in model.inputs} | dict(of_inputs or {})
     for node in model.nodes:
         found[node.name] = bound(node, found[node.input])
     return found

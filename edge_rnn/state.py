@@ -96,6 +96,11 @@ class StateStore:
         """Back to the initial state and step 0. Raises StreamError."""
         self._clear(self.handle(stream) & _SLOT_BITS)
 
+    def clear_all(self) -> None:
+        """`clear` of every stream."""
+        self.slab[:] = 0
+        self.table["steps"] = 0
+
     def close(self, stream: str) -> None:
         """Forget the stream. Raises StreamError."""
         slot = self.handle(stream) & _SLOT_BITS
