@@ -92,6 +92,7 @@ __all__ = [
     "Softmax",
     "Take",
     "Window",
+    "answer_steps",
     "attributes",
     "bound",
     "bounds",
@@ -356,6 +357,18 @@ def masked(model: Model, x: NDArray[Any]) -> NDArray[np.bool_]:
     return equal
 
 
+def answer_steps(model: Model, x: NDArray[Any]) -> NDArray[np.int64]:
+    """The steps at which a new stream answers to its messages x (T, I): those of its schedule but
+    for what is masked."""
+    seen, (first, period) = ~masked(model, x), model.schedule
+    if model.window is None:
+        return np.flatnonzero(seen)[first::period]
+    due = np.arange(first, len(x), period)
+    begin = due if model.window.every else np.maximum(due + 1 - model.window.length, 0)
+    count = np.concatenate([[0], np.cumsum(seen)])
+    return due[count[due + 1] > count[begin]]
+
+
 def state_tensors(model: Model) -> list[tuple[str, str, int]]:
     """(node name, state name, width) of every state vector of a stream, in order."""
     widths = value_widths(model)
@@ -400,7 +413,8 @@ def digest(model: Model) -> str:
                 h.update(np.ascontiguousarray(part).tobytes())
     h.update(f"outputs {model.outputs}\n".encode())
     if model.window is not None:
-        h.update(f"{model.window}\n".encode())
+        window = model.window
+        h.update(f"window {window.length} {window.hop} {window.every}\n".encode())
     if model.mask is not None:
         h.update(f"mask {np.float32(model.mask)}\n".encode())
     return h.hexdigest()

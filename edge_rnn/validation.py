@@ -25,9 +25,9 @@ from edge_rnn.graph import (
     Pad,
     Pool,
     Probe,
-    Schedule,
     Take,
     Window,
+    answer_steps,
     attributes,
     lengths,
     output_digest,
@@ -60,7 +60,7 @@ def validate(model: Model) -> None:
     if model.window is not None:
         _check_window(model, model.window, widths)
     _check_mask(model)
-    schedule = model.schedule
+    model.schedule  # noqa: B018 - it is checked where values meet
     _check_sizes(model, widths)
     for node in model.nodes:
         for name, _, tensor in tensors(node):
@@ -72,7 +72,7 @@ def validate(model: Model) -> None:
             _check_places(node, widths[node.input])
     _check_descriptions(model, widths)
     if model.probe is not None:
-        _check_probe(model, model.probe, schedule)
+        _check_probe(model, model.probe)
 
 
 def _check_names(model: Model) -> None:
@@ -271,15 +271,16 @@ def _check_descriptions(model: Model, widths: dict[str, int]) -> None:
         raise ModelError(f"rate_hz is {model.rate_hz}, expected a positive number")
 
 
-def _check_probe(model: Model, probe: Probe, schedule: Schedule) -> None:
-    steps = len(probe.input)
-    for what, a, rows, width in (
-        ("input", probe.input, steps, model.input_width),
-        ("output", probe.output, schedule.count(steps), model.output_width),
-    ):
-        if a.shape != (rows, width) or not rows:
-            raise ModelError(f"probe {what} has shape {a.shape}, expected ({rows or 'T'}, {width})")
-        if a.dtype != np.float32 or not np.isfinite(a).all():
-            raise ModelError(f"probe {what}: expected finite float32 numbers")
+def _check_probe(model: Model, probe: Probe) -> None:
+    _check_rows("input", probe.input, len(probe.input), model.input_width)
+    answers = len(answer_steps(model, probe.input))
+    _check_rows("output", probe.output, answers, model.output_width)
     if output_digest(probe.output) != probe.digest:
         raise ModelError("the probe's digest is not that of its output: the file was altered")
+
+
+def _check_rows(what: str, a: NDArray[Any], rows: int, width: int) -> None:
+    if a.shape != (rows, width) or not rows:
+        raise ModelError(f"probe {what} has shape {a.shape}, expected ({rows or 'T'}, {width})")
+    if a.dtype != np.float32 or not np.isfinite(a).all():
+        raise ModelError(f"probe {what}: expected finite float32 numbers")

@@ -21,6 +21,12 @@ class Window:
     hop: int
     every: bool = False
 
+    def __str__(self) -> str:
+        answers = ", with an answer at each step" if self.every else ""
+        if self.hop == self.length:
+            return f"tumbling windows of {self.length} messages{answers}"
+        return f"sliding windows of {self.length} messages, one every {self.hop}"
+
     @property
     def phases(self) -> int:
         """How many windows a stream is in at once, at most."""

@@ -17,8 +17,9 @@ from rich.text import Text
 
 from edge_rnn import modelfile
 from edge_rnn.errors import EdgeRnnError
-from edge_rnn.graph import Feature
+from edge_rnn.graph import Feature, Window
 from edge_rnn_converters.conversion import Check, Conversion, Progress, convert_with_report
+from edge_rnn_converters.modes import Mode
 from edge_rnn_converters.quantize import PRECISIONS, Precision
 
 
@@ -64,6 +65,14 @@ def _layers(
     "--check", type=click.Choice(get_args(Check)), default="auto", show_default=True,
     help="Run the source framework and compare: if installed, in any case, or not.",
 )  # fmt: skip
+@click.option(
+    "--mode", type=click.Choice(["continuous", "tumbling", "sliding"]), default=None,
+    help="Carry a stream's state on for ever, or start anew at each window; as the source, if "
+    "it is left out and the model looks ahead, else continuous.",
+)  # fmt: skip
+@click.option("--window", type=int, metavar="N", help="Messages of a window.")
+@click.option("--hop", type=int, metavar="K", help="Messages from one sliding window to the next.")
+@click.option("--every", is_flag=True, help="Answer at each step of a tumbling window.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def convert(
     source: Path,
@@ -75,6 +84,10 @@ def convert(
     classes: list[str],
     rate: float | None,
     check: Check,
+    mode: str | None,
+    window: int | None,
+    hop: int | None,
+    every: bool,
     as_json: bool,
 ) -> None:
     """Convert a trained model (Keras .keras or .h5, ONNX .onnx) to a .ernn file.
@@ -87,12 +100,14 @@ def convert(
       edge-rnn convert har.keras -o har.ernn \\
           --features ax,ay,az,gx,gy,gz --feature-units g,g,g,dps,dps,dps \\
           --classes rest,walk,run,badminton --rate 10
+      edge-rnn convert har.keras -o har.ernn --mode sliding --window 82 --hop 4
     """
     if feature_units and len(feature_units) != len(features):
         raise click.UsageError(
             f"--feature-units names {len(feature_units)} units for {len(features)} --features"
         )
     units = feature_units or [""] * len(features)
+    chosen = _mode(mode, window, hop, every)
     try:
         with _progress() as progress:
             conversion = convert_with_report(
@@ -103,6 +118,7 @@ def convert(
                 classes=classes,
                 rate_hz=rate,
                 check=check,
+                mode=chosen,
                 progress=progress,
             )
             modelfile.save(conversion.model, output)
@@ -112,6 +128,19 @@ def convert(
         click.echo(json.dumps(_facts(conversion, output), indent=2))
     else:
         _print(conversion, output)
+
+
+def _mode(mode: str | None, window: int | None, hop: int | None, every: bool) -> Mode | None:
+    """The mode of these options. Raises UsageError where they don't fit together."""
+    if (window is None) == (mode in ("tumbling", "sliding")):
+        raise click.UsageError("--mode tumbling and --mode sliding need --window N, and it them")
+    if (hop is None) == (mode == "sliding"):
+        raise click.UsageError("--mode sliding needs --hop K, and it that")
+    if every and mode != "tumbling":
+        raise click.UsageError("--every is for --mode tumbling")
+    if window is not None:
+        return Window(window, hop or window, every)
+    return "continuous" if mode == "continuous" else None
 
 
 def _fail(e: Exception) -> NoReturn:
@@ -141,6 +170,7 @@ def _print(conversion: Conversion, output: Path) -> None:
     rows = [
         ("layers", ", ".join(n.OP for n in model.nodes)),
         ("columns", f"{model.input_width} in, {model.output_width} out"),
+        ("mode", report.mode),
         ("size", size),
         ("source", _source_line(conversion)),
         ("runtime", f"float32 within {report.runtime_error:.1e} of the float64 reference"),

@@ -13,12 +13,12 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 import edge_rnn
-from edge_rnn import reference
 from edge_rnn.errors import ModelError, UnsupportedError
-from edge_rnn.graph import F32, Feature, Matrix, Model, Provenance, tensors
+from edge_rnn.graph import F32, Feature, Matrix, Model, Provenance, Window, answer_steps, tensors
 from edge_rnn.validation import validate
-from edge_rnn_converters import compare
+from edge_rnn_converters import compare, modes
 from edge_rnn_converters.detect import Format, detect
+from edge_rnn_converters.modes import Mode, in_mode
 from edge_rnn_converters.quantize import Precision
 from edge_rnn_converters.quantize import quantize as quantized
 from edge_rnn_converters.source import CannotRunError, Options, Source, reading
@@ -37,7 +37,8 @@ class Report:
     """What was checked, on how many steps, and the largest absolute errors found.
 
     `source_run` is the source framework that was run, with its version, None if none was; then
-    `source_error` is None too. `source_steps` counts the steps that it answered for.
+    `source_error` is None too. `source_steps` counts the steps that it answered for, `steps` the
+    answers of the reference; `mode` is how the model is used.
     Errors are against the float64 reference of the unquantized model: of the source framework, of
     the float32 runtime, of the runtime with the weights as converted.
     """
@@ -47,6 +48,7 @@ class Report:
     source_error: float | None
     source_steps: int
     steps: int
+    mode: str
     runtime_error: float
     quantize: Precision
     quantized_error: float
@@ -73,6 +75,7 @@ def convert(
     targets: Sequence[Feature | str] = (),
     rate_hz: float | None = None,
     check: Check = "auto",
+    mode: Mode | None = None,
 ) -> Model:
     """The model in a .keras, .h5 or .onnx file, quantized.
 
@@ -80,9 +83,12 @@ def convert(
     features, classes, targets: names of the input's and output's columns; rate_hz: how often a
     message comes. check: "auto" runs the source framework if it is installed, "require" demands
     it, "skip" does not run it.
+    mode: "continuous", a stream's state is carried on; or a `Window`: each window of so many
+    messages from the initial state, a new one every hop (see `docs/windows.md`). None is
+    continuous, but for a model that looks ahead its source's windows.
 
-    Where the source answers once, at a sequence's end, the model answers at every step, with what
-    the source would say if the sequence ended there.
+    Where the source answers once, at a sequence's end, a continuous stream is answered at every
+    step, with what the source would say if the sequence ended there.
 
     Raises UnsupportedError naming layer and attribute for what can't be run faithfully,
     MismatchError when the model does not compute what its source does, ModelError for a damaged
@@ -97,6 +103,7 @@ def convert(
         targets=targets,
         rate_hz=rate_hz,
         check=check,
+        mode=mode,
     ).model
 
 
@@ -110,14 +117,17 @@ def convert_with_report(
     targets: Sequence[Feature | str] = (),
     rate_hz: float | None = None,
     check: Check = "auto",
+    mode: Mode | None = None,
     progress: Progress = lambda stage: None,
 ) -> Conversion:
     """As `convert`, with the report of what was checked; `progress` is told each stage."""
     path = Path(source)
     progress(f"reading {path.name}")
-    read = _read(path, Options())
+    read = _read(path, Options(window=mode.length if isinstance(mode, Window) else None))
+    used, notes = in_mode(read, mode)
+    read = replace(read, notes=notes)
     described = replace(
-        read.model,
+        used,
         features=_named(features),
         targets=_named(targets),
         classes=tuple(classes),
@@ -155,11 +165,12 @@ def _checked(
     x = compare.stress(exact)
     progress(f"computing {len(x)} steps in float64")
     truth = compare.truth(exact, x)
-    n = len(truth)
+    n = len(truth.steps)
     progress("running the source framework")
-    ran, error, answered, notes = _run_source(read, x, truth, check)
+    ran, error, answered, notes = _run_source(read, exact, x, truth, check)
     progress("running the runtime")
-    runtime = compare.agree("the float32 runtime", compare.run(exact, x), truth, np.arange(len(x)))
+    y = compare.run(exact, x)
+    runtime = compare.agree("the float32 runtime", y, truth, answer_steps(exact, x))
     return Report(
         framework=read.framework,
         source_run=ran,
@@ -168,29 +179,42 @@ def _checked(
         steps=n,
         runtime_error=runtime,
         quantize=quantize,
-        quantized_error=float(np.abs(compare.run(model, x)[:n] - truth).max()),
+        mode=modes.described(model),
+        quantized_error=float(np.abs(compare.run(model, x)[:n] - truth.y).max()),
         float32_bytes=_bytes(exact),
         bytes=_bytes(model),
-        notes=(*read.notes, *([] if n == len(x) else [_GROWS.format(n)]), *notes),
+        notes=(*read.notes, *_grows(truth), *notes),
     )
 
 
+def _grows(truth: compare.Truth) -> list[str]:
+    return [] if len(truth.steps) == truth.whole else [_GROWS.format(len(truth.steps))]
+
+
 def _run_source(
-    read: Source, x: F32, truth: reference.F64, check: Check
+    read: Source, exact: Model, x: F32, truth: compare.Truth, check: Check
 ) -> tuple[str | None, float | None, int, tuple[str, ...]]:
-    """(what ran, its error, the steps it answered for, a note if it did not run)."""
+    """(what ran, its error, the steps it answered for, a note if it did not run).
+
+    A network that looks ahead is compared on windows, any other as a stream that goes on: how that
+    is cut into windows is the runtime's matter.
+    """
     if check not in ("auto", "require", "skip"):
         raise ModelError(f"check is {check!r}, expected auto, require or skip")
     if check == "skip":
         return None, None, 0, ("the source framework was not run: check is off",)
+    if exact.window is not None and not exact.looks_ahead:
+        stream = replace(exact, window=None)
+        x = compare.stress(stream)
+        truth = compare.truth(stream, x)
     try:
-        result = read.run(x)
+        result = compare.by_window(read.run, exact, x) if exact.looks_ahead else read.run(x)
     except CannotRunError as e:
         if check == "require":
             raise UnsupportedError(f"check=require: the source can't be run: {e}") from e
         return None, None, 0, (f"the source framework was not run: {e}",)
     error = compare.agree(result.framework, result.y, truth, result.steps)
-    return result.framework, error, int((result.steps < len(truth)).sum()), ()
+    return result.framework, error, int(np.isin(result.steps, truth.steps).sum()), ()
 
 
 def _named(columns: Sequence[Feature | str]) -> tuple[Feature, ...]:

@@ -17,7 +17,6 @@ from edge_rnn.graph import (
     Node,
     Scale,
     Schedule,
-    Window,
     attributes,
     digest,
     multiply_adds,
@@ -132,7 +131,7 @@ def _facts(file: Path, model: Model) -> dict[str, str]:
     if model.rate_hz:
         facts["rate"] = f"{model.rate_hz:g} Hz"
     if model.window:
-        facts["window"] = _window(model.window)
+        facts["window"] = str(model.window)
     if model.mask is not None:
         facts["mask"] = f"a message of nothing but {model.mask:g} is left out"
     if model.schedule != Schedule():
@@ -143,12 +142,6 @@ def _facts(file: Path, model: Model) -> dict[str, str]:
         facts["probe"] = f"{len(model.probe.input)} steps, digest {model.probe.digest[:16]}"
     facts["model digest"] = digest(model)[:16]
     return facts
-
-
-def _window(window: Window) -> str:
-    how = "tumbling" if window.hop == window.length else f"one every {window.hop}"
-    when = "at each of its outputs" if window.every else "once"
-    return f"{window.length} messages, {how}; each answers {when}"
 
 
 def _columns(model: Model) -> str:
