@@ -77,7 +77,8 @@ class Buffered:
             places = rows.start + np.flatnonzero(due[rows])
             windows = np.empty((len(places), self._length, self.input_width), np.float32)
             record(states, slots[rows], steps[rows], x[rows], due[rows], windows)
-            out[places], emitted[places] = self._answers(windows)
+            if len(places):
+                out[places], emitted[places] = self._answers(windows)
 
     def _batches(self, due: NDArray[np.bool_]) -> Iterator[slice]:
         """The rows in parts with no more windows than are evaluated together."""
@@ -87,6 +88,8 @@ class Buffered:
 
     def _answers(self, windows: F32) -> tuple[F32, NDArray[np.bool_]]:
         """Windows (W, n, I) -> (y (W, O), which of them have an answer)."""
+        if self._model.mask is None:
+            return self._evaluate(windows), np.ones(len(windows), np.bool_)
         seen = ~masked(self._model, windows.reshape(-1, self.input_width))
         seen = seen.reshape(windows.shape[:2])
         rows = seen.sum(axis=1)
@@ -94,11 +97,12 @@ class Buffered:
         for n in np.unique(rows[rows > 0]):
             these = rows == n
             x = windows[these][seen[these]].reshape(-1, n, self.input_width)
-            y[these] = self._evaluate(np.ascontiguousarray(x.transpose(1, 0, 2)))
+            y[these] = self._evaluate(x)
         return y, rows > 0
 
-    def _evaluate(self, x: F32) -> F32:
-        """Rows (n, W, I) of W windows -> the windows' last outputs (W, O)."""
+    def _evaluate(self, windows: F32) -> F32:
+        """Windows (W, n, I) -> their last outputs (W, O)."""
+        x = windows.transpose(1, 0, 2)
         values: Values = {}
         column = 0
         for i in self._model.inputs:
@@ -150,7 +154,7 @@ class Part:
         finite = np.isfinite(x).all(axis=(0, 2))
         x[:, ~finite] = 0  # the runner takes none but finite numbers
         y = np.empty((n * W, sum(width for _, width in self._at.values())), np.float32)
-        self._store.clear_all()
+        self._store.clear_first(W)
         self._stepper.step(np.tile(self._slots[:W], n), 0.0, x.reshape(n * W, -1), y)
         y = y.reshape(n, W, -1)
         y[:, ~finite] = np.nan
