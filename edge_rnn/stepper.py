@@ -119,8 +119,8 @@ class Driven:
         engine, store, rows = self._engine, self._store, len(slots)
         if x.shape != (rows, engine.input_width) or out.shape != (rows, engine.output_width):
             return int(Status.SHAPE)
-        if out.dtype != np.float32 or not out.flags.carray:
-            raise TypeError("out")
+        if not all(a.dtype == np.float32 and a.flags.carray for a in (x, out)):
+            raise TypeError("not a C-contiguous, writable float32 array")
         steps = np.empty(rows, np.int64)
         fault = int(admit(store.table, slots, now, self._sizes, x, steps))
         if rows and not fault:

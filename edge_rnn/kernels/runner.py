@@ -92,9 +92,9 @@ def make_context(
 
     The program's `code`, weights `int8s`, `halves` and `floats`, `vocabularies` (n, 2) and `regime`
     (see `opcodes.PHASES`); the streams' `slab` (capacity, state words) and `table` (capacity + 1);
-    room for the scratch of (rows, scratch words), for the `places` (2 PLACES, rows) of what is known
-    of each row and for `windows` (2, rows times the most windows of a row); the widths of a row of
-    `inputs` and of `outputs`.
+    room for the scratch of (rows, scratch words), for the `places` (2 PLACES, rows) of what is
+    known of each row and for `windows` (2, rows times the most windows of a row); the widths of a
+    row of `inputs` and of `outputs`.
     """
     arrays: list[NDArray[Any]] = [code, int8s, halves, floats, vocabularies, slab, table]
     arrays += [scratch, places, floats.view(np.int32), np.empty(0, np.uint8), windows, regime]
