@@ -139,6 +139,10 @@ class Node:
         """When its output is there, from when the values read are."""
         return read
 
+    def rows(self, read: int) -> int:
+        """How many rows its output has in a window, from how many the values read have."""
+        return self.schedule(Schedule()).count(read)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rnn(Node):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.errors import PayloadError
-from edge_rnn.graph import F32, Model
+from edge_rnn.graph import F32, Model, masked
 from edge_rnn.journal import Commit
 from edge_rnn.payload import (
     MAX_PAYLOAD_BYTES,
@@ -122,10 +122,11 @@ class _Row:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Batch:
-    """The outputs y (B, O) of some rows, and which of them have one."""
+    """The outputs y (B, O) of some rows, which of them have one, which count as steps."""
 
     y: F32
     emitted: NDArray[np.bool_]
+    counted: NDArray[np.bool_]
 
     @property
     def diverged(self) -> NDArray[np.bool_]:
@@ -174,16 +175,16 @@ class Pipeline:
     def feed(self, messages: Sequence[Message], now: float) -> Result:
         """Answer a batch. `now` in seconds of a monotonic clock, for idle streams.
 
-        A message that can't be used changes nothing and is in the result's `rejected`; one at whose
-        step the model has no output (see `Model.schedule`) steps its stream and is in neither list.
+        A message that can't be used changes nothing and is in the result's `rejected`; one that has
+        no output (see `Model.schedule` and `Model.mask`) is in neither list.
         """
         self._now = now
         result = Result()
         rows = [row for m in messages if (row := self._read(m, result)) is not None]
         for row, n, values in self._advance(rows):
-            if n and values:
+            if values:
                 result.predictions.append(self._answer(row, n, values))
-            elif not n:
+            elif values is None:
                 detail = "the prediction is not finite; the stream starts anew"
                 result.rejected.append(Rejected(row.message, "diverged", detail, row.route.pattern))
         result.evictions.extend(self._take_evictions())
@@ -232,19 +233,20 @@ class Pipeline:
             result.rejected.append(Rejected(message, reason, str(e), kind))
             return None
 
-    def _advance(self, rows: list[_Row]) -> Iterator[tuple[_Row, int, list[float]]]:
-        """Step all rows in order -> (row, its stream's step number or 0 if it diverged, y or
-        nothing)."""
+    def _advance(self, rows: list[_Row]) -> Iterator[tuple[_Row, int, list[float] | None]]:
+        """Step all rows in order -> (row, its stream's step number, y or nothing; None if it
+        diverged)."""
         for chunk in [rows] if self._fits(rows) else [[row] for row in rows]:
             streams = [row.route.stream for row in chunk]
             batch = self._step(streams, [row.sample.features for row in chunk])
             self._dirty.update(streams)
             self._forgotten.difference_update(streams)
-            columns = (batch.y.tolist(), batch.emitted.tolist(), batch.diverged.tolist())
-            for row, values, emitted, diverged in zip(chunk, *columns, strict=True):
-                n = 0 if diverged else self._steps.get(row.route.stream, 0) + 1
+            marks = (batch.y, batch.emitted, batch.counted, batch.diverged)
+            columns = (column.tolist() for column in marks)
+            for row, values, emitted, counted, diverged in zip(chunk, *columns, strict=True):
+                n = 0 if diverged else self._steps.get(row.route.stream, 0) + counted
                 self._steps[row.route.stream] = n
-                yield row, n, values if emitted else []
+                yield row, n, None if diverged else values if emitted else []
 
     def _fits(self, rows: list[_Row]) -> bool:
         """False when the batch makes the session evict for room: whom depends on the order, so
@@ -268,8 +270,10 @@ class Pipeline:
             batch.y[places], batch.emitted[places] = again.y, again.emitted
 
     def _stepped(self, streams: list[str], x: list[list[float]]) -> _Batch:
-        batch = _Batch(np.empty((len(x), self._widths[1]), np.float32), np.empty(len(x), np.bool_))
         rows = np.array(x, np.float32).reshape(len(x), self._widths[0])
+        counted = ~masked(self.model, rows) | (self.model.window is not None)
+        y = np.empty((len(x), self._widths[1]), np.float32)
+        batch = _Batch(y, np.empty(len(x), np.bool_), counted)
         self._session.step_slots(self._session.slots(streams), rows, batch.y, batch.emitted)
         return batch
 

@@ -16,12 +16,13 @@ from rich.text import Text
 
 from edge_rnn import modelfile
 from edge_rnn.errors import EdgeRnnError
-from edge_rnn.graph import Feature
+from edge_rnn.graph import Feature, Window
 from edge_rnn_converters.certificate import page, plots
 from edge_rnn_converters.certificate.command import fail, showing
 from edge_rnn_converters.certificate.request import options, request
 from edge_rnn_converters.conversion import Auto, Check, Conversion, convert_with_report, template
 from edge_rnn_converters.guard import Guarded
+from edge_rnn_converters.modes import Mode
 from edge_rnn_converters.quantize import DEFAULT, PRECISIONS, Precision
 from edge_rnn_converters.weights.command import options as described
 
@@ -98,6 +99,14 @@ def _inputs(
     "--describe", type=click.Path(path_type=Path), metavar="TOML",
     help="Write a description to edit, as far as the file's arrays tell, and stop.",
 )  # fmt: skip
+@click.option(
+    "--mode", type=click.Choice(["continuous", "tumbling", "sliding"]), default=None,
+    help="Carry a stream's state on for ever, or start anew at each window; as the source, if "
+    "it is left out and the model looks ahead, else continuous.",
+)  # fmt: skip
+@click.option("--window", type=int, metavar="N", help="Messages of a window.")
+@click.option("--hop", type=int, metavar="K", help="Messages from one sliding window to the next.")
+@click.option("--every", is_flag=True, help="Answer at each step of a tumbling window.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def convert(
     source: Path,
@@ -113,6 +122,10 @@ def convert(
     description: Path | None,
     network: str,
     describe: Path | None,
+    mode: str | None,
+    window: int | None,
+    hop: int | None,
+    every: bool,
     as_json: bool,
     **measuring: Any,
 ) -> None:
@@ -131,6 +144,7 @@ def convert(
       edge-rnn convert har.keras -o har.ernn \\
           --features ax,ay,az,gx,gy,gz --feature-units g,g,g,dps,dps,dps \\
           --classes rest,walk,run,badminton --rate 10
+      edge-rnn convert har.keras -o har.ernn --mode sliding --window 82 --hop 4
     """
     if describe is not None:
         _describe(source, describe)
@@ -143,6 +157,7 @@ def convert(
         )
     units = feature_units or [""] * len(features)
     asked = request(**measuring)
+    chosen = _mode(mode, window, hop, every)
     try:
         if asked.page is not None:
             plots.check()
@@ -159,6 +174,7 @@ def convert(
                 certificate=asked,
                 description=description,
                 network=network,
+                mode=chosen,
                 progress=progress,
             )
             modelfile.save(conversion.model, output)
@@ -185,6 +201,19 @@ def _describe(source: Path, target: Path) -> None:
     click.echo(f"written: {target}; edit it, then convert with --description {target}")
 
 
+def _mode(mode: str | None, window: int | None, hop: int | None, every: bool) -> Mode | None:
+    """The mode of these options. Raises UsageError where they don't fit together."""
+    if (window is None) == (mode in ("tumbling", "sliding")):
+        raise click.UsageError("--mode tumbling and --mode sliding need --window N, and it them")
+    if (hop is None) == (mode == "sliding"):
+        raise click.UsageError("--mode sliding needs --hop K, and it that")
+    if every and mode != "tumbling":
+        raise click.UsageError("--every is for --mode tumbling")
+    if window is not None:
+        return Window(window, hop or window, every)
+    return "continuous" if mode == "continuous" else None
+
+
 def _facts(conversion: Conversion, output: Path) -> dict[str, object]:
     layers = [{"name": n.name, "op": n.OP} for n in conversion.model.nodes]
     return {"output": str(output), "layers": layers, **asdict(conversion.report)}
@@ -196,6 +225,7 @@ def _print(conversion: Conversion, output: Path) -> None:
     rows = [
         ("layers", ", ".join(n.OP for n in model.nodes)),
         ("columns", f"{model.input_width} in, {model.output_width} out"),
+        ("mode", report.mode),
         ("size", size),
         ("source", _source_line(conversion)),
         ("runtime", f"float32 within {report.runtime_error:.1e} of the float64 reference"),

@@ -21,6 +21,7 @@ from edge_rnn.graph import (
     digest,
     multiply_adds,
     reads,
+    state_width,
     tensors,
     value_dimensions,
     value_widths,
@@ -131,6 +132,10 @@ def _facts(file: Path, model: Model) -> dict[str, str]:
         facts["classes"] = ", ".join(model.classes)
     if model.rate_hz:
         facts["rate"] = f"{model.rate_hz:g} Hz"
+    if model.window:
+        facts["window"] = str(model.window)
+    if model.mask is not None:
+        facts["mask"] = f"a message of nothing but {model.mask:g} is left out"
     if model.schedule != Schedule():
         facts["answers"] = f"{model.schedule}, counted from 0"
     if p := model.provenance:
@@ -168,11 +173,13 @@ def _summary(file: Path, model: Model, layers: list[Layer]) -> dict[str, object]
         "layers": [asdict(row) for row in layers],
         "parameters": sum(row.parameters for row in layers),
         "bytes": sum(row.bytes for row in layers),
-        "state_bytes": sum(row.state_bytes for row in layers),
+        "state_bytes": 4 * state_width(model),
         "multiply_adds": sum(row.multiply_adds for row in layers),
         "input_width": model.input_width,
         "output_width": model.output_width,
         "schedule": model.schedule._asdict(),
+        "window": model.window and asdict(model.window),
+        "mask": model.mask,
         "features": [asdict(f) for f in model.features],
         "targets": [asdict(f) for f in model.targets],
         "classes": list(model.classes),

@@ -15,8 +15,10 @@ from edge_rnn.graph import (
     LayerNorm,
     LogSoftmax,
     Multiply,
+    Pad,
     Pool,
     PRelu,
+    Reverse,
     RmsNorm,
     Scale,
     Slice,
@@ -127,3 +129,13 @@ def _(node: LogSoftmax, x: F64, *, limit: float = 0.0) -> F64:
 @forward.register
 def _(node: PRelu, x: F64, *, limit: float = 0.0) -> F64:
     return np.where(x > 0, x, node.slope * x)
+
+
+@forward.register
+def _(node: Reverse, x: F64, *, limit: float = 0.0) -> F64:
+    return x[::-1]
+
+
+@forward.register
+def _(node: Pad, x: F64, *, limit: float = 0.0) -> F64:
+    return np.pad(x, ((node.before, node.after), (0, 0)), constant_values=node.value)

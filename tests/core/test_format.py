@@ -79,6 +79,7 @@ def test_limits() -> None:
         "elements of a tensor": graph.MAX_ELEMENTS,
         "nodes": validation.MAX_NODES,
         "sum of the widths of all values": validation.MAX_WIDTHS,
+        "numbers of all values of a window with `reverse` or `pad`": validation.MAX_WIDTHS,
         "numbers in a stream's state": validation.MAX_STATE,
         "first step and period of a value": graph.MAX_STEP,
     }

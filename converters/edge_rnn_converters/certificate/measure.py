@@ -27,7 +27,7 @@ from edge_rnn.session import Session
 from edge_rnn_converters.certificate import metrics, task
 from edge_rnn_converters.certificate.data import Data
 from edge_rnn_converters.certificate.metrics import I64, sqnr_db
-from edge_rnn_converters.compare import LARGEST
+from edge_rnn_converters.compare import LARGEST, by_window
 from edge_rnn_converters.quantize import ALIASES, PRECISIONS, precision_of, quantize, size_of
 from edge_rnn_converters.source import CannotRunError, Runner
 
@@ -128,13 +128,23 @@ class Truth:
             raise MismatchError(str(e)) from e
 
 
+def plain(model: Model) -> bool:
+    """Does a stream go on for ever, each of its messages one step?"""
+    return model.window is None and model.mask is None
+
+
+def _overlap(model: Model) -> int:
+    """How many windows a message is in."""
+    return 1 if model.window is None else -(-model.window.length // model.window.hop)
+
+
 def compute(model: Model, x: F32, progress: Progress = lambda stage: None) -> Truth:
     """The float64 reference of x (T, I), up to where its answers pass 1e6 or are not finite.
 
     Raises ModelError if that is the first.
     """
     notes = []
-    if len(x) > (most := ROOM // sum(value_widths(model).values())):
+    if len(x) > (most := ROOM // sum(value_widths(model).values()) // _overlap(model)):
         notes.append(f"only {most} of {len(x)} steps: the model's values are wide")
         x = x[:most]
     watched: dict[str, _Watched] = {}
@@ -143,16 +153,21 @@ def compute(model: Model, x: F32, progress: Progress = lambda stage: None) -> Tr
         progress(f"{len(x)} steps of {node.name} in float64")
         return watched.setdefault(node.name, _Watched())
 
+    values: dict[str, F64] = {}
     with np.errstate(all="ignore"):
-        values = reference.evaluate(model, x, watch)
-    answers = np.concatenate([values[name] for name in model.outputs], axis=1)
-    first, period = model.schedule
+        if plain(model):
+            values = reference.evaluate(model, x, watch)
+            answers = np.concatenate([values[name] for name in model.outputs], axis=1)
+            steps = model.schedule.first + model.schedule.period * np.arange(len(answers))
+        else:
+            progress(f"windows of {len(x)} steps in float64")
+            steps, answers = reference.answers(model, x)
+            notes.append("cut into windows: what is inside of the layers was not measured")
     small = (np.abs(answers) < LARGEST).all(axis=1)
     n = len(small) if small.all() else int(small.argmin())
     if not n:
         raise ModelError(f"the first answer exceeds {LARGEST:g}, or there is none: {len(x)} steps")
-    steps = first + period * np.arange(n)
-    length = len(x)
+    steps, length = steps[:n], len(x)
     if n < len(small):
         length = int(steps[-1]) + 1
         notes.append(f"answers pass {LARGEST:g} at step {length}: compared up to there")
@@ -181,7 +196,7 @@ def certify(
     truth = truth or compute(exact, data.x, progress)
     x = data.x[: truth.length]
     progress("running the source framework")
-    runs, ran = _source(source, x, truth)
+    runs, ran = _source(source, exact, x, truth)
     formats = list(_formats(exact, model, x, truth, progress))
     y = next(y for _, y, ours in formats if ours)
     whole = next(y for record, y, _ in formats if record.name == "float32")
@@ -212,13 +227,15 @@ def certify(
     )
 
 
-def _source(source: Runner | None, x: F32, truth: Truth) -> tuple[list[Errors], list[str]]:
-    """The source framework's errors at the steps that it answers for, and a note if there are
-    none."""
+def _source(
+    source: Runner | None, exact: Model, x: F32, truth: Truth
+) -> tuple[list[Errors], list[str]]:
+    """The source framework's errors at the steps that it answers for, of some windows where there
+    are such, and a note if there are none."""
     if source is None:
         return [], ["the source framework was not run"]
     try:
-        result = source(x)
+        result = source(x) if exact.window is None else by_window(source, exact, x)
     except CannotRunError as e:
         return [], [f"the source framework was not run: {e}"]
     _, where, theirs = np.intersect1d(truth.steps, result.steps, return_indices=True)
@@ -230,7 +247,7 @@ def _source(source: Runner | None, x: F32, truth: Truth) -> tuple[list[Errors], 
 
 def _layers(model: Model, x: F32, truth: Truth, progress: Progress) -> tuple[LayerRecord, ...]:
     power = {n.name: [0.0, 0.0] for n in model.nodes}
-    for names in _together(model):
+    for names in _together(model) if plain(model) else []:
         progress(f"every layer of the quantized model: {', '.join(names)[:40]}")
         seen = replace(model, outputs=names, classes=(), targets=(), probe=None, certificate=None)
         at = 0
