@@ -21,6 +21,7 @@ from edge_rnn_converters.certificate import page, plots
 from edge_rnn_converters.certificate.command import fail, showing
 from edge_rnn_converters.certificate.request import options, request
 from edge_rnn_converters.conversion import Auto, Check, Conversion, convert_with_report, template
+from edge_rnn_converters.guard import Guarded
 from edge_rnn_converters.quantize import DEFAULT, PRECISIONS, Precision
 from edge_rnn_converters.weights.command import options as described
 
@@ -58,7 +59,7 @@ def _inputs(
     return found
 
 
-@click.command()
+@click.command(cls=Guarded)
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "-o",

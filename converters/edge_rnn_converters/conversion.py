@@ -22,6 +22,7 @@ from edge_rnn_converters.certificate import Certified, Request, certify, compute
 from edge_rnn_converters.certificate.auto import choose
 from edge_rnn_converters.certificate.biases import corrected
 from edge_rnn_converters.detect import Format, detect
+from edge_rnn_converters.guard import has_read
 from edge_rnn_converters.quantize import DEFAULT, Precision, size_of
 from edge_rnn_converters.quantize import quantize as quantized
 from edge_rnn_converters.source import CannotRunError, Options, Source, reading
@@ -221,6 +222,7 @@ def _read(path: Path, options: Options) -> Source:
     reader = import_module(f"edge_rnn_converters.{_READERS[form]}")
     with reading(path.name):
         source: Source = reader.read(path, form, options)
+    has_read()
     return source
 
 
