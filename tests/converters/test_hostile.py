@@ -45,7 +45,6 @@ NOT_MODELS: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "empty": (lambda _: b"", "is empty"),
     "text": (lambda _: b"hello, I am a model", "is not a model in a known format"),
     "pickle": (lambda _: pickle.dumps(Bomb()), "is a pickle, which could run code"),
-    "script": (lambda _: zipped("m/constants.pkl", pickle.dumps(Bomb())), "is TorchScript"),
     "zip": (lambda _: zipped("read.me", b""), "is a zip file, but not a Keras model"),
     "half a zip": (lambda _: zipped("read.me", bytes(80))[:60], "is a damaged zip file"),
     "tflite": (lambda _: b"\x1c\0\0\0TFL3" + bytes(50), "is a TFLite model"),
