@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.graph import ACTS, F32, GROUP, Matrix, Schedule
+from edge_rnn.activations import ACTS, TUNED, steps, tuned
+from edge_rnn.graph import F32, GROUP, Matrix, Schedule
 from edge_rnn.kernels import (
     ADD,
     BLOCK,
@@ -249,9 +250,27 @@ class Assembler:
         start = self.put("floats", b, PAD)
         self.emit(Op.DEPTHWISE, full.shape[1], src, dst, *packed, start, features, taps)
 
-    def activate(self, act: str, P: int, place: int) -> None:
-        """Activate P words of scratch in place."""
-        self.emit(Op.ACTIVATE, P, place, place, ACTS.index(act))
+    def activate(self, act: str, P: int, place: int, src: int | None = None) -> None:
+        """Activate P words of scratch in place, or those at src."""
+        src = place if src is None else src
+        for name, numbers in steps(act):
+            number, at = ACTS.index(name) if not numbers else len(ACTS) + list(TUNED).index(name), 0
+            if numbers:
+                at = self.put("floats", np.array([*numbers, 0], np.float32))
+            self.emit(Op.ACTIVATE, P, src, place, number, at)
+            src = place
+
+    def fused(self, act: str, P: int, place: int) -> int:
+        """The number of an activation for an instruction that activates P words itself. One that
+        is not among ACTS is done here, and the instruction has nothing left to do."""
+        if act in ACTS:
+            return ACTS.index(act)
+        self.activate(act, P, place)
+        return ACTS.index("linear")
+
+    def clip(self, size: F32, P: int, place: int) -> None:
+        """Hold P words of scratch inside [-size, size], size (1,)."""
+        self.activate(tuned("clip", -size[0], size[0]), P, place)
 
     def standardise(self, n: int, src: int, dst: int, epsilon: float, runs: int = 1) -> None:
         """dst = (src - mean) / sqrt(var + epsilon) over runs of n, each in whole vectors."""

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from edge_rnn.activations import Act
 from edge_rnn.nodes import (
     F32,
     MAX_EPSILON,
-    Act,
     Activations,
     Lstm,
     Matrix,

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from edge_rnn.activations import Act
 from edge_rnn.errors import ModelError
-from edge_rnn.nodes import F32, MAX_DIM, Act, Activations, Matrix, Node, number, tensor
+from edge_rnn.nodes import F32, MAX_DIM, Activations, Matrix, Node, number, tensor
 
 
 def positions(node: Node, width: int, channels: int, kernel: int, stride: int) -> int:

@@ -10,17 +10,17 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_rnn.activations import ACTS, Act, is_share, largest, of, tuned
 from edge_rnn.cells import CoupledLstm, Lru, MinGru, NormGru, NormLstm
+from edge_rnn.certificate import Certificate
 from edge_rnn.errors import ModelError
 from edge_rnn.frames import FrameConv, FramePool, Take
 from edge_rnn.layers import Add, Concat, Conv1d, Multiply, Pool, Slice
 from edge_rnn.nodes import (
-    ACTS,
     F32,
     GROUP,
     MAX_DIM,
     MAX_ELEMENTS,
-    Act,
     Activation,
     Activations,
     Attribute,
@@ -101,6 +101,7 @@ __all__ = [
     "lengths",
     "masked",
     "multiply_adds",
+    "of",
     "output_digest",
     "output_schedule",
     "product_bound",
@@ -109,6 +110,7 @@ __all__ = [
     "state_tensors",
     "state_width",
     "tensors",
+    "tuned",
     "value_dimensions",
     "value_widths",
 ]
@@ -189,6 +191,7 @@ class Model:
     rate_hz: float | None = None
     provenance: Provenance | None = None
     probe: Probe | None = None
+    certificate: Certificate | None = None
     window: Window | None = None
     mask: float | None = None
 
@@ -250,28 +253,18 @@ def _unknown_input(model: Model, node: Node, name: str) -> str:
     return text + f"which nothing makes; inputs: {', '.join(i.name for i in model.inputs)}"
 
 
-_RANGES: dict[str, float] = {
-    "relu6": 6, "tanh": 1, "sigmoid": 1, "softsign": 1, "hard_sigmoid_keras2": 1,
-    "hard_sigmoid_relu6": 1, "hard_tanh": 1,
-}  # fmt: skip
-"""The largest size of the activations that have one."""
-
-_SHARES = ("sigmoid", "hard_sigmoid_keras2", "hard_sigmoid_relu6")
-"""The activations from 0 to 1: a gate of these mixes two numbers into one between them."""
-
-
 def bound(node: Node, of_input: float = 0.0) -> float:
     """The largest |y| that the node can put out, 0 where there is none that is known.
 
     `of_input` is its input's. A recurrent cell's is also that of its h.
     """
     match node:
-        case Rnn() | Dense() | Conv1d() | FrameConv() | Activation() if node.act in _RANGES:
-            return _RANGES[node.act]
+        case Rnn() | Dense() | Conv1d() | FrameConv() | Activation() if largest(node.act):
+            return largest(node.act)
         case Lstm(projection=None):
             return product_bound(node)
-        case Gru() | NormGru() | MinGru() if node.gate in _SHARES:
-            return _RANGES.get(node.candidate, 0.0)
+        case Gru() | NormGru() | MinGru() if is_share(node.gate):
+            return largest(node.candidate)
         case Softmax():
             return 1.0
         case Slice() | Pool() | Take() | FramePool() | Reverse() | Activation(act="linear"):
@@ -283,7 +276,7 @@ def bound(node: Node, of_input: float = 0.0) -> float:
 
 def product_bound(node: Lstm) -> float:
     """The largest |o hidden(c)|, which a projection sees, 0 where there is none that is known."""
-    return _RANGES.get(node.gate, 0.0) * _RANGES.get(node.hidden, 0.0)
+    return largest(node.gate) * largest(node.hidden)
 
 
 def bounds(model: Model, of_inputs: Mapping[str, float] | None = None) -> dict[str, float]:

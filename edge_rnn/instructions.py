@@ -6,9 +6,9 @@ from functools import singledispatch
 
 import numpy as np
 
+from edge_rnn.activations import ACTS
 from edge_rnn.assembler import PAD, Assembler, Vector, round_up
 from edge_rnn.graph import (
-    ACTS,
     Activation,
     Add,
     Concat,
@@ -60,19 +60,21 @@ def _(node: Rnn, asm: Assembler, dims: dict[str, int], x: Vector, dst: int) -> N
     h, g = asm.state_room(H), asm.scratch_room(H)
     asm.matvec(node.w, H, x, g, node.b, node.activations)
     asm.matvec(node.u, H, Vector(h, H, bound(node), True), g, None, node.activations)
-    asm.emit(Op.RNN, round_up(H, PAD), g, h, ACTS.index(node.act), dst)
+    P = round_up(H, PAD)
+    asm.emit(Op.RNN, P, g, h, asm.fused(node.act, P, g), dst)
 
 
 @assemble.register
 def _(node: Lstm, asm: Assembler, dims: dict[str, int], x: Vector, dst: int) -> None:
-    if node.peephole is not None or node.projection is not None:
+    acts = (node.gate, node.cell, node.hidden)
+    options = (node.peephole, node.projection, node.cell_clip)
+    if any(o is not None for o in options) or not set(acts) <= set(ACTS):
         return _general_lstm(node, asm, dims, x, dst)
     H, P = dims["H"], round_up(dims["H"], PAD)
     h, c, g = asm.state_room(H), asm.state_room(H), asm.scratch_room(4 * P)
     asm.matvec(node.w, H, x, g, node.b, node.activations)
     asm.matvec(node.u, H, Vector(h, H, bound(node), True), g, None, node.activations)
-    acts = (ACTS.index(a) for a in (node.gate, node.cell, node.hidden))
-    asm.emit(Op.LSTM, P, g, h, c, *acts, dst)
+    asm.emit(Op.LSTM, P, g, h, c, *map(ACTS.index, acts), dst)
     return None
 
 
@@ -80,22 +82,36 @@ def _(node: Lstm, asm: Assembler, dims: dict[str, int], x: Vector, dst: int) -> 
 def _(node: Gru, asm: Assembler, dims: dict[str, int], x: Vector, dst: int) -> None:
     H, P = dims["H"], round_up(dims["H"], PAD)
     h, g = asm.state_room(H), asm.scratch_room(3 * P)
-    gate, candidate = ACTS.index(node.gate), ACTS.index(node.candidate)
     recurrent = np.concatenate([np.zeros(2 * H, np.float32), node.rb])
     before, q = Vector(h, H, bound(node), in_state=True), node.activations
     if node.reset == "after":
         u = asm.scratch_room(3 * P)
         asm.matvec(node.w, H, x, g, node.b, q)
         asm.matvec(node.u, H, before, u, recurrent, q)
-        asm.emit(Op.GRU_AFTER, P, g, u, h, gate, candidate, dst)
+        _blend_after(node, asm, P, g, u, h, dst)
     else:
         rh = asm.scratch_room(P)
         asm.matvec(node.w, H, x, g, node.b + recurrent, q)
         asm.matvec(node.u.rows(0, 2 * H), H, before, g, None, q)
-        asm.emit(Op.GRU_RESET, P, g, h, rh, gate)
+        asm.emit(Op.GRU_RESET, P, g, h, rh, asm.fused(node.gate, 2 * P, g))
         reset = Vector(rh, H, bound(node))
         asm.matvec(node.u.rows(2 * H, 3 * H), H, reset, g + 2 * P, None, q)
-        asm.emit(Op.GRU_BLEND, P, g, h, candidate, dst)
+        asm.emit(Op.GRU_BLEND, P, g, h, asm.fused(node.candidate, P, g + 2 * P), dst)
+
+
+def _blend_after(
+    node: Gru | NormGru, asm: Assembler, P: int, g: int, u: int, h: int, dst: int
+) -> None:
+    """h' of a GRU that resets after the product, from W x + b at g and U h + [0, 0, rb] at u."""
+    if {node.gate, node.candidate} <= set(ACTS):
+        acts = (ACTS.index(node.gate), ACTS.index(node.candidate))
+        return asm.emit(Op.GRU_AFTER, P, g, u, h, *acts, dst)
+    r, n = g + P, g + 2 * P
+    asm.emit(Op.SUM, 2 * P, g, u, g)
+    asm.activate(node.gate, 2 * P, g)
+    asm.emit(Op.PRODUCT, P, r, u + 2 * P, u + 2 * P)
+    asm.emit(Op.SUM, P, n, u + 2 * P, n)
+    return asm.emit(Op.GRU_BLEND, P, g, h, asm.fused(node.candidate, P, n), dst)
 
 
 @assemble.register
@@ -123,7 +139,7 @@ def _(node: Scale, asm: Assembler, dims: dict[str, int], x: Vector, dst: int) ->
 
 @assemble.register
 def _(node: Activation, asm: Assembler, dims: dict[str, int], x: Vector, dst: int) -> None:
-    asm.emit(Op.ACTIVATE, round_up(dims["I"], PAD), x.at, dst, ACTS.index(node.act))
+    asm.activate(node.act, round_up(dims["I"], PAD), dst, x.at)
 
 
 @assemble.register
@@ -174,7 +190,7 @@ def _(node: Conv1d, asm: Assembler, dims: dict[str, int], x: Vector, dst: int) -
         asm.emit(Op.TAPS, i, ring + g * i, seen.at, *window)
         w, b = node.w.rows(g * n, g * n + n), node.b[g * n : g * n + n]
         asm.matvec(w, n, seen, y + g * n, b, node.activations)
-    asm.emit(Op.ACTIVATE, round_up(N, PAD), y, dst, ACTS.index(node.act))
+    asm.activate(node.act, round_up(N, PAD), dst, y)
 
 
 @assemble.register
@@ -201,6 +217,9 @@ def _general_lstm(node: Lstm, asm: Assembler, dims: dict[str, int], x: Vector, d
     asm.activate(node.gate, candidate - g, g)
     asm.activate(node.cell, P, candidate)
     asm.emit(Op.LSTM_CELL, P, g, c, m, int("f" not in node.GATES))
+    if node.cell_clip is not None:
+        asm.clip(node.cell_clip, P, m)
+        asm.emit(Op.KEEP, H, m, c)
     _normalise_cell(node, asm, H, m, c, "normalised")
     _complete_gate(node, asm, "o", H, g, m)
     _normalise_cell(node, asm, H, m, c, "raw")
@@ -209,7 +228,10 @@ def _general_lstm(node: Lstm, asm: Assembler, dims: dict[str, int], x: Vector, d
     asm.emit(Op.PRODUCT, P, o, m, m)
     if node.projection is not None:
         out = Vector(m, H, product_bound(node))
-        asm.matvec(node.projection, R, out, dst, np.zeros(R, np.float32), node.activations)
+        bias = np.zeros(R, np.float32) if node.projection_bias is None else node.projection_bias
+        asm.matvec(node.projection, R, out, dst, bias, node.activations)
+        if node.projection_clip is not None:
+            asm.clip(node.projection_clip, round_up(R, PAD), dst)
     asm.emit(Op.KEEP, R, dst, h)
 
 
@@ -265,7 +287,7 @@ def _(node: NormGru, asm: Assembler, dims: dict[str, int], x: Vector, dst: int) 
     asm.affine(node.gain, H, g, g, node.b)
     recurrent = np.concatenate([np.zeros(2 * H, np.float32), node.rb])
     asm.affine(node.recurrent_gain, H, u, u, recurrent)
-    asm.emit(Op.GRU_AFTER, P, g, u, h, ACTS.index(node.gate), ACTS.index(node.candidate), dst)
+    _blend_after(node, asm, P, g, u, h, dst)
 
 
 @assemble.register

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
+from edge_rnn.activations import Act
 from edge_rnn.errors import ModelError
-from edge_rnn.nodes import F32, MAX_DIM, Act, Activations, Matrix, Node, Schedule, number, tensor
+from edge_rnn.nodes import F32, MAX_DIM, Activations, Matrix, Node, Schedule, number, tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)

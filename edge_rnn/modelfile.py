@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save as to_safetensors
 
+from edge_rnn.activations import Act
+from edge_rnn.certificate import CERTIFICATE_VERSION, Certificate
 from edge_rnn.container import parse_json, read_container
 from edge_rnn.errors import ModelError, ModelFileError
 from edge_rnn.graph import (
@@ -36,8 +38,11 @@ _PROBE_IN, _PROBE_OUT = "probe/input", "probe/output"
 
 
 def _struct(cls: type, tag: str | None = None) -> type[msgspec.Struct]:
-    """The strict JSON form of a dataclass: every field required, no other allowed; tensors out."""
-    hints = get_type_hints(cls)
+    """The strict JSON form of a dataclass: every field required, no other allowed; tensors out.
+
+    What is an activation `validate` knows.
+    """
+    hints = {name: str if kind == Act else kind for name, kind in get_type_hints(cls).items()}
     kept = [(f.name, hints[f.name]) for f in fields(cls) if "shape" not in f.metadata]
     return msgspec.defstruct(
         cls.__name__, kept, tag_field="op" if tag else None, tag=tag, forbid_unknown_fields=True
@@ -61,6 +66,7 @@ _DESCRIPTION = msgspec.defstruct(
         ("rate_hz", float | None),
         ("provenance", _PROVENANCE | None),
         ("probe", _PROBE | None),
+        ("certificate", Certificate | None, None),
         ("window", _WINDOW | None, None),
         ("mask", float | None, None),
     ],
@@ -95,7 +101,7 @@ def load(path: str | os.PathLike[str]) -> Model:
 
 def _describe(model: Model) -> str:
     probe = model.probe and {"digest": model.probe.digest}
-    description = {
+    description: dict[str, Any] = {
         "version": VERSION,
         "inputs": [asdict(i) for i in model.inputs],
         "nodes": [{"op": n.OP, "name": n.name, **_reads(n), **attributes(n)} for n in model.nodes],
@@ -107,6 +113,8 @@ def _describe(model: Model) -> str:
         "provenance": model.provenance and asdict(model.provenance),
         "probe": probe,
     }
+    if model.certificate is not None:
+        description["certificate"] = model.certificate
     if model.window is not None:  # only then: a file without one is read by older versions too
         description["window"] = asdict(model.window)
     if model.mask is not None:
@@ -145,6 +153,12 @@ def _description(metadata: Mapping[str, str]) -> Any:
             f"version {version!r}, this edge-rnn reads {VERSION}: "
             "upgrade edge-rnn, or convert the model again"
         )
+    measured = raw.get("certificate")
+    if isinstance(measured, dict) and measured.get("version") != CERTIFICATE_VERSION:
+        raise ModelFileError(
+            f"certificate of version {measured.get('version')!r}, this edge-rnn reads "
+            f"{CERTIFICATE_VERSION}: upgrade edge-rnn"
+        )
     try:
         return msgspec.convert(raw, _DESCRIPTION)
     except msgspec.ValidationError as e:
@@ -170,6 +184,7 @@ def _model(d: Any, arrays: dict[str, NDArray[Any]]) -> Model:
         rate_hz=d.rate_hz,
         provenance=d.provenance and Provenance(**msgspec.structs.asdict(d.provenance)),
         probe=probe,
+        certificate=d.certificate,
         window=d.window and Window(**msgspec.structs.asdict(d.window)),
         mask=d.mask,
     )

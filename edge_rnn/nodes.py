@@ -10,58 +10,27 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_rnn.activations import Act
 from edge_rnn.errors import ModelError
 
 F32: TypeAlias = NDArray[np.float32]
 Attribute: TypeAlias = str | int | float | bool
 
-Act: TypeAlias = Literal[
-    "linear",
-    "relu",
-    "relu6",
-    "tanh",
-    "sigmoid",
-    "softsign",
-    "silu",
-    "hard_sigmoid_keras2",
-    "hard_sigmoid_relu6",
-    "elu",
-    "selu",
-    "gelu",
-    "gelu_tanh",
-    "softplus",
-    "mish",
-    "hard_swish",
-    "hard_tanh",
-    "exponential",
-    "log_sigmoid",
-    "min_gru",
-    "sqrt",
-    "square",
-    "abs",
-    "log",
-]
-"""Element-wise activations; `docs/format.md` has the equation of each, `reference.activate` the
-code. What frameworks call by one name has two here where it differs: the hard sigmoids by up to
-0.3, `gelu` (by the normal distribution) and `gelu_tanh` by 5e-4. `silu` is swish, `selu` has the
-constants of Klambauer et al. 2017, `min_gru` is g of Feng et al. 2024."""
-
 Activations: TypeAlias = Literal["float32", "int16", "int8"]
 """What a node's matrices are multiplied by. Integers have one unit for a whole vector x, m / 127
 for int8 and m / 32512 for int16, where m is the largest |x|, or `bound` where that is known."""
 
-ACTS: tuple[str, ...] = get_args(Act)
 GROUP = 32
 """Inputs that share a scale in a 4-bit matrix."""
 MAX_DIM = 1 << 20
 MAX_ELEMENTS = 1 << 30
 MAX_EPSILON = 1e6
-_SYMBOL = re.compile(r"(\d*)([A-Z])")
+_SYMBOL = re.compile(r"(\d*)([A-Z]?)")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -198,7 +167,10 @@ class Lstm(Node):
     c' = f c + i g;  h' = o hidden(c')
     with `peephole` (Gers et al. 2000; ONNX, TFLite), p of i, f, o in that order:
         i, f = gate(W x + U h + b + p c);  o = gate(W x + U h + b + p c')
-    with `projection` P (Sak et al. 2014; PyTorch's proj_size, TFLite): h' = P (o hidden(c'))
+    with `projection` P (Sak et al. 2014; PyTorch's proj_size, TFLite): h' = P (o hidden(c')),
+        plus `projection_bias` if there is one
+    with `cell_clip` or `projection_clip` k (TFLite): c' or the projected h' is held inside [-k, k]
+        where it is made, so that all that reads it sees it so
     """
 
     OP: ClassVar[str] = "lstm"
@@ -215,6 +187,16 @@ class Lstm(Node):
     activations: Activations = "float32"
     peephole: F32 | None = optional("3H")
     projection: Matrix | None = optional("R", "H")
+    projection_bias: F32 | None = optional("R")
+    cell_clip: F32 | None = optional("1")
+    projection_clip: F32 | None = optional("1")
+
+    def sizes(self, *widths: int) -> dict[str, int]:
+        """Raises ModelError for an option of a projection that is not there."""
+        for name in ("projection_bias", "projection_clip"):
+            if self.projection is None and getattr(self, name) is not None:
+                raise ModelError(f"node {self.name!r}: {name} without a projection")
+        return {"I": widths[0]}
 
     def same(self) -> Iterable[tuple[str, str, str]]:
         """Without a projection h is as wide as c."""
@@ -348,8 +330,10 @@ def dimensions(node: Node, *widths: int) -> dict[str, int]:
 
 
 def _bind(symbol: str, size: int, dims: dict[str, int]) -> bool:
-    """Give the symbol's letter its value, or check it; "4H" is 4 times H."""
+    """Give the symbol's letter its value, or check it; "4H" is 4 times H, "1" is 1."""
     match = _SYMBOL.fullmatch(symbol)
     assert match is not None, symbol  # noqa: S101 - a node declared wrongly
     factor = int(match[1] or 1)
+    if not match[2]:
+        return size == factor
     return 0 < size <= MAX_DIM and size == factor * dims.setdefault(match[2], size // factor)

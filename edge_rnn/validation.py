@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_rnn.activations import Act, steps
 from edge_rnn.errors import ModelError
 from edge_rnn.graph import (
     GROUP,
@@ -19,6 +20,7 @@ from edge_rnn.graph import (
     Attribute,
     Conv1d,
     Embedding,
+    Lstm,
     Matrix,
     Model,
     Node,
@@ -70,6 +72,8 @@ def validate(model: Model) -> None:
             _check_embedding(model, node)
         if isinstance(node, Take):
             _check_places(node, widths[node.input])
+        if isinstance(node, Lstm):
+            _check_clips(node)
     _check_descriptions(model, widths)
     if model.probe is not None:
         _check_probe(model, model.probe)
@@ -115,6 +119,8 @@ def _kinds(op: str) -> dict[str, Any]:
 
 def _allowed(kind: Any, span: tuple[float, float] | None, value: Attribute) -> str:
     """What an attribute may be, or nothing if the value is that."""
+    if kind == Act:
+        return _allowed_acts(str(value))
     if get_origin(kind) is Literal:
         choices = get_args(kind)
         return "" if value in choices else ", ".join(choices)
@@ -122,6 +128,14 @@ def _allowed(kind: Any, span: tuple[float, float] | None, value: Attribute) -> s
     if type(value) is kind and not isinstance(value, str) and low <= value <= high:
         return ""
     return f"{kind.__name__} from {low} to {high}" if span else kind.__name__
+
+
+def _allowed_acts(act: str) -> str:
+    try:
+        steps(act)
+    except ModelError as e:
+        return str(e)
+    return ""
 
 
 def _check_window(model: Model, window: Window, widths: dict[str, int]) -> None:
@@ -239,6 +253,13 @@ def _check_embedding(model: Model, node: Embedding) -> None:
         raise ModelError(
             f"node {node.name!r}: an embedding reads a model input of width 1, not {node.input!r}"
         )
+
+
+def _check_clips(node: Lstm) -> None:
+    for name in ("cell_clip", "projection_clip"):
+        value = getattr(node, name)
+        if value is not None and value[0] <= 0:
+            raise ModelError(f"node {node.name!r}: {name} is {value[0]}, expected more than 0")
 
 
 def _check_places(node: Take, width: int) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import Any, get_args
 
 import click
 from rich.console import Console
@@ -18,9 +17,13 @@ from rich.text import Text
 from edge_rnn import modelfile
 from edge_rnn.errors import EdgeRnnError
 from edge_rnn.graph import Feature, Window
-from edge_rnn_converters.conversion import Check, Conversion, Progress, convert_with_report
+from edge_rnn_converters.certificate import page, plots
+from edge_rnn_converters.certificate.command import fail, showing
+from edge_rnn_converters.certificate.request import options, request
+from edge_rnn_converters.conversion import Auto, Check, Conversion, convert_with_report, template
 from edge_rnn_converters.modes import Mode
-from edge_rnn_converters.quantize import PRECISIONS, Precision
+from edge_rnn_converters.quantize import DEFAULT, PRECISIONS, Precision
+from edge_rnn_converters.weights.command import options as described
 
 
 def _commas(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
@@ -40,18 +43,34 @@ def _layers(
     return chosen
 
 
+def _inputs(
+    ctx: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, tuple[int, ...] | float]:
+    found: dict[str, tuple[int, ...] | float] = {}
+    for value in values:
+        name, _, text = value.rpartition("=")
+        try:
+            sizes = tuple(int(n) for n in text.split("x"))
+            found[name] = sizes if len(sizes) > 1 else float(text)
+        except ValueError as e:
+            raise click.BadParameter(f"{value!r}, expected NAME=1x512 or NAME=16000") from e
+        if not name:
+            raise click.BadParameter(f"{value!r}, expected NAME=1x512 or NAME=16000")
+    return found
+
+
 @click.command()
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    required=True,
     help="The .ernn file.",
 )
 @click.option(
-    "--quantize", type=click.Choice(PRECISIONS), default="w8a16", show_default=True,
-    help="Bits of weights and activations; int8 and float16 are of the weights alone.",
+    "--quantize", type=click.Choice([*PRECISIONS, "auto"]), default=DEFAULT, show_default=True,
+    help="Bits of weights and activations: int8 is w8a16, int4 is w4a16; w8a32 and float16 are of "
+    "the weights alone; auto: in each layer the smallest that keeps the bounds.",
 )  # fmt: skip
 @click.option(
     "--layer", "layers", multiple=True, callback=_layers, metavar="NAME=PRECISION",
@@ -61,6 +80,14 @@ def _layers(
 @click.option("--feature-units", callback=_commas, metavar="A,B", help="Their units, in order.")
 @click.option("--classes", callback=_commas, metavar="A,B", help="Names of the output's classes.")
 @click.option("--rate", type=float, metavar="HZ", help="Messages a second that a stream brings.")
+@click.option(
+    "--input",
+    "inputs",
+    callback=_inputs,
+    multiple=True,
+    metavar="NAME=1x512",
+    help="The shape of a source's input, or the number that it always is (NAME=16000).",
+)
 @click.option(
     "--check", type=click.Choice(get_args(Check)), default="auto", show_default=True,
     help="Run the source framework and compare: if installed, in any case, or not.",
@@ -73,27 +100,43 @@ def _layers(
 @click.option("--window", type=int, metavar="N", help="Messages of a window.")
 @click.option("--hop", type=int, metavar="K", help="Messages from one sliding window to the next.")
 @click.option("--every", is_flag=True, help="Answer at each step of a tumbling window.")
+@options
+@described
+@click.option(
+    "--describe", type=click.Path(path_type=Path), metavar="TOML",
+    help="Write a description to edit, as far as the file's arrays tell, and stop.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def convert(
     source: Path,
-    output: Path,
-    quantize: Precision,
+    output: Path | None,
+    quantize: Precision | Auto,
     layers: dict[str, Precision],
     features: list[str],
     feature_units: list[str],
     classes: list[str],
     rate: float | None,
+    inputs: dict[str, tuple[int, ...] | float],
     check: Check,
     mode: str | None,
     window: int | None,
     hop: int | None,
     every: bool,
+    description: Path | None,
+    network: str,
+    describe: Path | None,
     as_json: bool,
+    **measuring: Any,
 ) -> None:
-    """Convert a trained model (Keras .keras or .h5, ONNX .onnx) to a .ernn file.
+    """Convert a trained model to a .ernn file.
+
+    Keras .keras and .h5, ONNX .onnx; and, with a description of their network, PyTorch .pt, .pth
+    and .ckpt, .safetensors, .npz, and Hugging Face folders.
 
     The result is checked: the float32 runtime against a float64 reference, and, if it is
-    installed, the source framework (onnxruntime or keras) against the same reference.
+    installed, the source framework (onnxruntime or keras) against the same reference. Then all of
+    them run a long stream, and what was measured goes into the file; see `edge-rnn certify`.
+    Exits with 3 if a bound does not hold.
 
     \b
     Example:
@@ -102,14 +145,22 @@ def convert(
           --classes rest,walk,run,badminton --rate 10
       edge-rnn convert har.keras -o har.ernn --mode sliding --window 82 --hop 4
     """
+    if describe is not None:
+        _describe(source, describe)
+        return
+    if output is None:
+        raise click.UsageError("Missing option '-o' / '--output'.")
     if feature_units and len(feature_units) != len(features):
         raise click.UsageError(
             f"--feature-units names {len(feature_units)} units for {len(features)} --features"
         )
     units = feature_units or [""] * len(features)
     chosen = _mode(mode, window, hop, every)
+    asked = request(**measuring)
     try:
-        with _progress() as progress:
+        if asked.page is not None:
+            plots.check()
+        with showing("converting") as progress:
             conversion = convert_with_report(
                 source,
                 quantize,
@@ -117,17 +168,26 @@ def convert(
                 features=[Feature(name, unit) for name, unit in zip(features, units, strict=True)],
                 classes=classes,
                 rate_hz=rate,
+                inputs=inputs,
                 check=check,
                 mode=chosen,
+                certificate=asked,
+                description=description,
+                network=network,
                 progress=progress,
             )
             modelfile.save(conversion.model, output)
+            certified = conversion.certified
+            if asked.page is not None and certified is not None:
+                page.write(asked.page, certified, output.name)
     except (EdgeRnnError, OSError) as e:
-        _fail(e)
+        fail(e)
     if as_json:
         click.echo(json.dumps(_facts(conversion, output), indent=2))
     else:
         _print(conversion, output)
+    if conversion.model.certificate and conversion.model.certificate.verdict == "failed":
+        sys.exit(3)
 
 
 def _mode(mode: str | None, window: int | None, hop: int | None, every: bool) -> Mode | None:
@@ -143,20 +203,14 @@ def _mode(mode: str | None, window: int | None, hop: int | None, every: bool) ->
     return "continuous" if mode == "continuous" else None
 
 
-def _fail(e: Exception) -> NoReturn:
-    click.echo(f"error: {' '.join(str(e).split())}", err=True)
-    sys.exit(1)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """Shows the stage on stderr, if that is a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda stage: None
-        return
-    with console.status("converting") as status:
-        yield lambda stage: status.update(stage)
+def _describe(source: Path, target: Path) -> None:
+    try:
+        text = template(source)
+        with target.open("x") as f:
+            f.write(text)
+    except (EdgeRnnError, OSError) as e:
+        fail(e)
+    click.echo(f"written: {target}; edit it, then convert with --description {target}")
 
 
 def _facts(conversion: Conversion, output: Path) -> dict[str, object]:
@@ -176,12 +230,18 @@ def _print(conversion: Conversion, output: Path) -> None:
         ("runtime", f"float32 within {report.runtime_error:.1e} of the float64 reference"),
         ("quantized", f"{report.quantize} within {report.quantized_error:.1e} of it"),
         *(("note", note) for note in report.notes),
+        *_certificate(conversion),
         ("written", str(output)),
     ]
     table = Table.grid(padding=(0, 2))
     for name, text in rows:
         table.add_row(name, Text(text))
     Console().print(table)
+
+
+def _certificate(conversion: Conversion) -> list[tuple[str, str]]:
+    c = conversion.model.certificate
+    return [] if c is None else [("certificate", line) for line in c.summary()]
 
 
 def _source_line(conversion: Conversion) -> str:

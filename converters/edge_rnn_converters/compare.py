@@ -18,13 +18,14 @@ from edge_rnn.graph import (
     Node,
     Probe,
     Scale,
-    answer_steps,
+    Window,
     output_digest,
     tensors,
 )
 from edge_rnn.reference import F64
 from edge_rnn.session import Session
 from edge_rnn_converters.source import CannotRunError, Runner, SourceRun
+from edge_rnn_converters.streams import stretches
 
 TOLERANCE = 1e-4
 """Absolute, and relative to the reference: float32 sums in another order stay far below it."""
@@ -34,6 +35,7 @@ LARGEST = 1e6
 WINDOWS = 8
 PROBE_STEPS = 64
 STRESS_STEPS = 256
+SPIKE = 4.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,21 +56,15 @@ def plausible(model: Model, steps: int, seed: int) -> F32:
                            for i in model.inputs], axis=1)  # fmt: skip
 
 
-def stress(model: Model, seed: int = 1) -> F32:
-    """Harder inputs (256, I): plausible ones, three times as large, held still, then none.
+def stress(model: Model, steps: int = STRESS_STEPS, seed: int = 1) -> F32:
+    """Harder inputs (steps, I), see `streams.stretches`: up to four deviations from the mean.
 
     More where 8 windows, or 8 outputs of a stream, need more.
     """
     rng = np.random.default_rng(seed)
-    n = _enough(model, STRESS_STEPS, WINDOWS)
-    parts = []
-    for i in model.inputs:
-        normal = rng.normal(size=(n, i.width))
-        normal[n * 3 // 8 : n * 5 // 8] *= 3
-        normal[n * 5 // 8 : n * 13 // 16] = normal[n * 5 // 8]
-        normal[n * 13 // 16 : n * 15 // 16] = 0
-        parts.append(_column(model, i.name, normal, rng))
-    return np.concatenate(parts, axis=1)
+    n = _enough(model, steps, WINDOWS)
+    return np.concatenate([_column(model, i.name, stretches(n, i.width, SPIKE, rng), rng)
+                           for i in model.inputs], axis=1)  # fmt: skip
 
 
 def _column(model: Model, name: str, normal: F64, rng: np.random.Generator) -> F32:
@@ -127,18 +123,19 @@ def truth(model: Model, x: F32) -> Truth:
     return Truth(steps[:n], y[:n], len(y))
 
 
-def by_window(run: Runner, model: Model, x: F32) -> SourceRun:
-    """What the source says of some of the windows that a model that looks ahead answers for, each
-    of which it alone sees. Raises CannotRunError."""
-    assert model.window is not None  # noqa: S101 - a valid model that looks ahead
-    length, due = model.window.length, answer_steps(model, x)
-    due = due[np.unique(np.linspace(0, len(due) - 1, WINDOWS).astype(np.int64))]
-    runs = [run(x[step - length + 1 : step + 1]) for step in due]
-    last = [r.y[r.steps == length - 1][-1:] for r in runs]
-    missing = next((step for step, y in zip(due, last, strict=True) if not len(y)), None)
-    if missing is not None:
-        raise CannotRunError(f"it has no output for the last of the {length} rows of a window")
-    return SourceRun(runs[0].framework, due, np.concatenate(last))
+def by_window(run: Runner, model: Model, window: Window, x: F32) -> SourceRun:
+    """What the source says of some of the windows that the model answers for, each of which it
+    alone sees. Raises CannotRunError."""
+    n, last = window.length, model.schedule.first
+    begin = np.arange(0, len(x) - n + 1, window.hop)
+    begin = begin[np.unique(np.linspace(0, len(begin) - 1, WINDOWS).astype(np.int64))]
+    runs = [run(x[start : start + n]) for start in begin]
+    wanted = [r.steps < n if window.every else r.steps == last for r in runs]
+    if not all(rows.any() for rows in wanted):
+        raise CannotRunError(f"it has no output for row {last} of a window of {n}")
+    found = [(s + r.steps[w], r.y[w]) for s, r, w in zip(begin, runs, wanted, strict=True)]
+    steps, y = (np.concatenate(part) for part in zip(*found, strict=True))
+    return SourceRun(runs[0].framework, steps, y, runs[0].notes)
 
 
 def _rounded(model: Model) -> Model:

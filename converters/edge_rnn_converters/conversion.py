@@ -8,22 +8,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 import edge_rnn
 from edge_rnn.errors import ModelError, UnsupportedError
-from edge_rnn.graph import F32, Feature, Matrix, Model, Provenance, Window, answer_steps, tensors
+from edge_rnn.graph import F32, Feature, Model, Provenance, Window, answer_steps
 from edge_rnn.validation import validate
 from edge_rnn_converters import compare, modes
+from edge_rnn_converters.certificate import Certified, Request, certify, compute
+from edge_rnn_converters.certificate.auto import choose
+from edge_rnn_converters.certificate.biases import corrected
 from edge_rnn_converters.detect import Format, detect
 from edge_rnn_converters.modes import Mode, in_mode
-from edge_rnn_converters.quantize import Precision
+from edge_rnn_converters.quantize import DEFAULT, Precision, size_of
 from edge_rnn_converters.quantize import quantize as quantized
 from edge_rnn_converters.source import CannotRunError, Options, Source, reading
+from edge_rnn_converters.weights import source as weights
 
 Check: TypeAlias = Literal["auto", "require", "skip"]
+Auto: TypeAlias = Literal["auto"]
 Progress: TypeAlias = Callable[[str], None]
 
 _GROWS = (
@@ -40,7 +45,8 @@ class Report:
     `source_error` is None too. `source_steps` counts the steps that it answered for, `steps` the
     answers of the reference; `mode` is how the model is used.
     Errors are against the float64 reference of the unquantized model: of the source framework, of
-    the float32 runtime, of the runtime with the weights as converted.
+    the float32 runtime, of the runtime with the weights as converted (the last, where there is a
+    certificate, on its stream).
     """
 
     framework: str
@@ -50,7 +56,7 @@ class Report:
     steps: int
     mode: str
     runtime_error: float
-    quantize: Precision
+    quantize: Precision | Auto
     quantized_error: float
     float32_bytes: int
     bytes: int
@@ -59,30 +65,40 @@ class Report:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Conversion:
-    """A converted model and what is known of it."""
+    """A converted model and what is known of it; `certified` if a certificate was asked for."""
 
     model: Model
     report: Report
+    certified: Certified | None = None
 
 
 def convert(
-    source: str | os.PathLike[str],
-    quantize: Precision = "w8a16",
+    source: str | os.PathLike[str] | Any,
+    quantize: Precision = DEFAULT,
     *,
     layers: Mapping[str, Precision] | None = None,
     features: Sequence[Feature | str] = (),
     classes: Sequence[str] = (),
     targets: Sequence[Feature | str] = (),
     rate_hz: float | None = None,
+    inputs: Mapping[str, tuple[int, ...] | float] | None = None,
     check: Check = "auto",
     mode: Mode | None = None,
+    example_inputs: tuple[Any, ...] = (),
+    description: str | os.PathLike[str] | None = None,
+    network: str = "",
 ) -> Model:
-    """The model in a .keras, .h5 or .onnx file, quantized.
+    """The model in a file of a known format (see `docs/converting.md`), or a live
+    `torch.nn.Module`, quantized.
 
     quantize: the precision of weights and activations; layers: that of the nodes of these names.
     features, classes, targets: names of the input's and output's columns; rate_hz: how often a
-    message comes. check: "auto" runs the source framework if it is installed, "require" demands
-    it, "skip" does not run it.
+    message comes. inputs: by name, the shape of a source's input that its file leaves open, or the
+    number that an input always is, a sampling rate. check: "auto" runs the source framework if it
+    is installed, "require" demands it, "skip" does not run it.
+    example_inputs: what a live module is called with, tensors of the right shape.
+    description: a TOML file, or network: a line, that says what network a file's weights are of,
+    where the file holds weights alone.
     mode: "continuous", a stream's state is carried on; or a `Window`: each window of so many
     messages from the initial state, a new one every hop (see `docs/windows.md`). None is
     continuous, but for a model that looks ahead its source's windows.
@@ -102,28 +118,42 @@ def convert(
         classes=classes,
         targets=targets,
         rate_hz=rate_hz,
+        inputs=inputs,
         check=check,
         mode=mode,
+        example_inputs=example_inputs,
+        description=description,
+        network=network,
     ).model
 
 
 def convert_with_report(
-    source: str | os.PathLike[str],
-    quantize: Precision = "w8a16",
+    source: str | os.PathLike[str] | Any,
+    quantize: Precision | Auto = DEFAULT,
     *,
     layers: Mapping[str, Precision] | None = None,
     features: Sequence[Feature | str] = (),
     classes: Sequence[str] = (),
     targets: Sequence[Feature | str] = (),
     rate_hz: float | None = None,
+    inputs: Mapping[str, tuple[int, ...] | float] | None = None,
     check: Check = "auto",
     mode: Mode | None = None,
+    certificate: Request | None = None,
+    example_inputs: tuple[Any, ...] = (),
+    description: str | os.PathLike[str] | None = None,
+    network: str = "",
     progress: Progress = lambda stage: None,
 ) -> Conversion:
-    """As `convert`, with the report of what was checked; `progress` is told each stage."""
-    path = Path(source)
-    progress(f"reading {path.name}")
-    read = _read(path, Options(window=mode.length if isinstance(mode, Window) else None))
+    """As `convert`, with the report of what was checked; `progress` is told each stage.
+
+    certificate: measure the model on a long stream and put the result into its file; "auto"
+        precision takes its bounds, so it needs one. Biases are calibrated on the stream too.
+    """
+    told = None if description is None else Path(description)
+    window = mode.length if isinstance(mode, Window) else None
+    options = Options(told, network, window, inputs or {}, example_inputs)
+    name, sha256, read = _opened(source, options, progress)
     used, notes = in_mode(read, mode)
     read = replace(read, notes=notes)
     described = replace(
@@ -132,23 +162,69 @@ def convert_with_report(
         targets=_named(targets),
         classes=tuple(classes),
         rate_hz=rate_hz,
-        provenance=Provenance(
-            read.framework, path.name, _sha256(path), f"edge-rnn {edge_rnn.__version__}"
-        ),
+        provenance=Provenance(read.framework, name, sha256, f"edge-rnn {edge_rnn.__version__}"),
     )
     validate(described)
-    model = quantized(described, quantize, layers)
+    model = quantized(described, "float32" if quantize == "auto" else quantize, layers)
     report = _checked(read, described, model, quantize, check, progress)
+    if certificate is None:
+        if quantize == "auto":
+            raise ModelError("quantize=auto needs a certificate with a bound to keep")
+        return Conversion(_probed(model, progress), report)
+    data = certificate.stream(described)
+    truth = compute(described, data.x, progress)
+    why: tuple[str, ...] = ()
+    if quantize == "auto":
+        choice = choose(described, data.x, truth, certificate.bounds, layers, progress)
+        model, why = choice.model, choice.reasons
+    progress("calibrating biases")
+    model, calibrated = corrected(described, model, data, truth, certificate.bounds)
+    model = _probed(model, progress)
+    runner = None if check == "skip" else read.run
+    certified = certify(described, model, data, runner, certificate.bounds,
+                        choice=(*why, *calibrated), truth=truth, progress=progress)  # fmt: skip
+    measured = certified.certificate
+    report = replace(report, bytes=sum(map(size_of, model.nodes)),
+                     quantized_error=measured.quantized.largest)  # fmt: skip
+    return Conversion(replace(model, certificate=measured), report, certified)
+
+
+def _probed(model: Model, progress: Progress) -> Model:
     progress("recording a probe")
-    return Conversion(compare.probed(model), report)
+    return compare.probed(model)
 
 
 _READERS: dict[Format, str] = {
     "keras": "keras.source",
     "keras-h5": "keras.source",
     "onnx": "onnx.source",
+    "torchscript": "torch.source",
+    "pt2": "torch.source",
+    **dict.fromkeys(
+        ("torch-checkpoint", "safetensors", "npz", "hf-folder", "h5-weights"), "weights.source"
+    ),
 }
 """The module that reads a format, imported when a file of it comes."""
+
+
+def read(path: Path, options: Options) -> Source:
+    """The model in a file, not yet checked. Raises as `convert`."""
+    return _read(path, options)
+
+
+def _opened(source: Any, options: Options, progress: Progress) -> tuple[str, str, Source]:
+    """(name, SHA-256 of the file or of a live module's weights, the source)."""
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        progress(f"reading {path.name}")
+        found = _read(path, options)
+        return path.name, _sha256(path), found
+    from edge_rnn_converters.torch.source import digest, read_module
+
+    progress(f"reading {type(source).__name__}")
+    with reading(type(source).__name__):
+        found = read_module(source, options)
+        return type(source).__name__, digest(source), found
 
 
 def _read(path: Path, options: Options) -> Source:
@@ -159,8 +235,24 @@ def _read(path: Path, options: Options) -> Source:
     return source
 
 
+def template(source: str | os.PathLike[str]) -> str:
+    """A description, as TOML to edit, of the network whose arrays a file holds, as far as they
+    tell. Raises UnsupportedError for a file that holds its network itself."""
+    path = Path(source)
+    form = detect(path)
+    if _READERS[form] != "weights.source":
+        raise UnsupportedError(f"{path.name}: holds its network itself; convert it as it is")
+    with reading(path.name):
+        return weights.template(path, form)
+
+
 def _checked(
-    read: Source, exact: Model, model: Model, quantize: Precision, check: Check, progress: Progress
+    read: Source,
+    exact: Model,
+    model: Model,
+    quantize: Precision | Auto,
+    check: Check,
+    progress: Progress,
 ) -> Report:
     x = compare.stress(exact)
     progress(f"computing {len(x)} steps in float64")
@@ -181,8 +273,8 @@ def _checked(
         quantize=quantize,
         mode=modes.described(model),
         quantized_error=float(np.abs(compare.run(model, x)[:n] - truth.y).max()),
-        float32_bytes=_bytes(exact),
-        bytes=_bytes(model),
+        float32_bytes=sum(map(size_of, exact.nodes)),
+        bytes=sum(map(size_of, model.nodes)),
         notes=(*read.notes, *_grows(truth), *notes),
     )
 
@@ -194,7 +286,8 @@ def _grows(truth: compare.Truth) -> list[str]:
 def _run_source(
     read: Source, exact: Model, x: F32, truth: compare.Truth, check: Check
 ) -> tuple[str | None, float | None, int, tuple[str, ...]]:
-    """(what ran, its error, the steps it answered for, a note if it did not run).
+    """(what ran, its error, the steps it answered for, notes: why it did not run, what it
+    told).
 
     A network that looks ahead is compared on windows, any other as a stream that goes on: how that
     is cut into windows is the runtime's matter.
@@ -203,18 +296,20 @@ def _run_source(
         raise ModelError(f"check is {check!r}, expected auto, require or skip")
     if check == "skip":
         return None, None, 0, ("the source framework was not run: check is off",)
-    if exact.window is not None and not exact.looks_ahead:
-        stream = replace(exact, window=None)
-        x = compare.stress(stream)
-        truth = compare.truth(stream, x)
+    window = exact.window
+    if window is not None and not exact.looks_ahead:
+        exact, window = replace(exact, window=None), None
+        x = compare.stress(exact)
+        truth = compare.truth(exact, x)
     try:
-        result = compare.by_window(read.run, exact, x) if exact.looks_ahead else read.run(x)
+        result = compare.by_window(read.run, exact, window, x) if window else read.run(x)
     except CannotRunError as e:
         if check == "require":
             raise UnsupportedError(f"check=require: the source can't be run: {e}") from e
         return None, None, 0, (f"the source framework was not run: {e}",)
     error = compare.agree(result.framework, result.y, truth, result.steps)
-    return result.framework, error, int(np.isin(result.steps, truth.steps).sum()), ()
+    answered = int(np.isin(result.steps, truth.steps).sum())
+    return result.framework, error, answered, result.notes
 
 
 def _named(columns: Sequence[Feature | str]) -> tuple[Feature, ...]:
@@ -222,14 +317,9 @@ def _named(columns: Sequence[Feature | str]) -> tuple[Feature, ...]:
 
 
 def _sha256(path: Path) -> str:
+    """Of a folder, over the digests of its files in the order of their names."""
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.is_file())
+        return hashlib.sha256("".join(map(_sha256, files)).encode()).hexdigest()
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def _bytes(model: Model) -> int:
-    """Bytes of the model's tensors."""
-    return sum(
-        tensor.nbytes if isinstance(tensor, Matrix) else int(tensor.nbytes)
-        for node in model.nodes
-        for _, _, tensor in tensors(node)
-    )

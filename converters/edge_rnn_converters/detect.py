@@ -8,11 +8,20 @@ from typing import Literal, TypeAlias
 
 from edge_rnn.errors import UnsupportedError
 
-Format: TypeAlias = Literal["keras", "keras-h5", "onnx"]
+Format: TypeAlias = Literal[
+    "keras", "keras-h5", "onnx", "torchscript", "pt2",
+    "torch-checkpoint", "safetensors", "npz", "hf-folder", "h5-weights",
+]  # fmt: skip
 
-ACCEPTED = "accepted: Keras .keras and .h5 (whole model), ONNX .onnx"
+ACCEPTED = (
+    "accepted: Keras .keras and .h5, ONNX .onnx, PyTorch .pt2 and TorchScript .pt, and with a "
+    "description of the network PyTorch .pt, .pth and .ckpt, .safetensors, .npz, weights-only .h5, "
+    "Hugging Face folders"
+)
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PICKLES = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
+_LEGACY_TORCH = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+"""The number that PyTorch pickled first of all before its files became zips, in 2020."""
 _ONNX_FIRST_FIELD = b"\x08"
 
 
@@ -22,13 +31,19 @@ def detect(path: Path) -> Format:
     Raises UnsupportedError, saying what the file is and what is accepted instead.
     """
     if path.is_dir():
+        if any((path / name).is_file() for name in _FOLDERS):
+            return "hf-folder"
         raise _no(path, "is a folder, perhaps a SavedModel: save the model as .keras")
     with path.open("rb") as f:
         head = f.read(64)
     if head.startswith(b"PK\x03\x04"):
         return _zip(path)
     if head.startswith(_HDF5):
-        return "keras-h5"
+        return _hdf5(path)
+    if head.startswith(_PICKLES) and head[2:].startswith(_LEGACY_TORCH):
+        return "torch-checkpoint"
+    if head[8:10] == b'{"':
+        return "safetensors"
     if head.startswith(_ONNX_FIRST_FIELD):
         return "onnx"
     raise _no(path, _known(head))
@@ -38,16 +53,35 @@ def _zip(path: Path) -> Format:
     try:
         with zipfile.ZipFile(path) as z:
             names = set(z.namelist())
-    except zipfile.BadZipFile as e:
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as e:
         raise _no(path, f"is a damaged zip file ({e}): copy or save it again") from e
     if "config.json" in names and "model.weights.h5" in names:
         return "keras"
+    inner = {name.partition("/")[2] for name in names}
+    if "models/model.json" in inner or "serialized_exported_program.json" in names:
+        return "pt2"
+    if "constants.pkl" in inner and any(name.startswith("code/") for name in inner):
+        return "torchscript"
     if any(name.endswith("data.pkl") for name in names):
-        raise _no(path, f"is a PyTorch pickle, {_PICKLE}")
+        return "torch-checkpoint"
+    if names and all(name.endswith(".npy") for name in names):
+        return "npz"
     raise _no(path, "is a zip file, but not a Keras model (config.json, model.weights.h5)")
 
 
-_PICKLE = "which could run code and is never loaded: export the model to ONNX"
+def _hdf5(path: Path) -> Format:
+    """A whole Keras model has its configuration in it; a damaged file is its reader's to name."""
+    try:
+        import h5py
+
+        with h5py.File(path, "r") as f:
+            return "keras-h5" if "model_config" in f.attrs else "h5-weights"
+    except (ImportError, OSError, RuntimeError):
+        return "keras-h5"
+
+
+_FOLDERS = ("model.safetensors", "model.safetensors.index.json")
+_PICKLE = "which could run code and is never loaded: save arrays or a state_dict, or export to ONNX"
 
 
 def _known(head: bytes) -> str:
@@ -57,8 +91,6 @@ def _known(head: bytes) -> str:
         return f"is a pickle, {_PICKLE}"
     if head[4:8] == b"TFL3":
         return "is a TFLite model: convert the Keras model that it was made from"
-    if head[8:10] == b'{"':
-        return "is a safetensors file, weights without a network: export the model to ONNX"
     return "is not a model in a known format"
 
 

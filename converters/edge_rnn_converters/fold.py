@@ -6,7 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from edge_rnn.graph import F32, Activation, Dense, Model, Node, Scale, reads
+from edge_rnn.frames import FrameConv
+from edge_rnn.graph import (
+    F32,
+    Activation,
+    Conv1d,
+    Dense,
+    LayerNorm,
+    Model,
+    Node,
+    RmsNorm,
+    Scale,
+    reads,
+)
 
 
 def fold(model: Model) -> Model:
@@ -29,10 +41,17 @@ def _follows(model: Model, first: Node, second: Node) -> bool:
 
 def _merge(first: Node, second: Node) -> Node | None:
     match first, second:
-        case Dense(act="linear"), Activation():
+        case ((Dense(act="linear") | Conv1d(act="linear") | FrameConv(act="linear")), Activation()):
             return replace(first, name=second.name, act=second.act)
         case Dense(act="linear"), Scale() if _all(second.scale, 1):
             return replace(first, name=second.name, b=first.b - second.offset + second.shift)
+        case LayerNorm(), Scale() if _all(first.bias, 0) and _all(second.offset, 0):
+            if _all(first.gain, 1) or _all(second.scale, 1):
+                gain = first.gain * second.scale
+                return replace(first, name=second.name, gain=gain, bias=second.shift)
+        case RmsNorm(), Scale() if _all(second.offset, 0) and _all(second.shift, 0):
+            if _all(first.gain, 1):
+                return replace(first, name=second.name, gain=second.scale)
         case Scale(), Scale() if _all(first.shift, 0) and _all(second.offset, 0):
             if _all(first.scale, 1) or _all(second.scale, 1):
                 scale = first.scale * second.scale

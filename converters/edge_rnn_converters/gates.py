@@ -2,7 +2,7 @@
 
 A wrong gate order, bias or activation converts without an error and computes something else, so
 all of them are written here, once. Sources: the Keras cells' `call` (`keras/src/layers/rnn`) and
-the ONNX operator specification (`LSTM`, `GRU`, `RNN`).
+the ONNX operator specification (`LSTM`, `GRU`, `RNN`), the equations of `torch.nn.LSTM` and `GRU`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.graph import F32, Act, Gru, Lstm, Matrix, Rnn
+from edge_rnn.activations import TUNED, of, tuned
+from edge_rnn.graph import F32, Act, CoupledLstm, Gru, Lstm, Matrix, Rnn
 
-Framework: TypeAlias = Literal["keras", "onnx"]
+Framework: TypeAlias = Literal["keras", "onnx", "pytorch"]
 Kind: TypeAlias = Literal["rnn", "lstm", "gru"]
 
 OURS: dict[Kind, str] = {"rnn": "h", "lstm": "ifgo", "gru": "zrn"}
@@ -29,8 +30,14 @@ ORDER: dict[tuple[Framework, Kind], str] = {
     ("onnx", "rnn"): "h",
     ("onnx", "lstm"): "iofg",
     ("onnx", "gru"): "zrn",
+    ("pytorch", "rnn"): "h",
+    ("pytorch", "lstm"): "ifgo",
+    ("pytorch", "gru"): "rzn",
 }
 """The order of the gate blocks in a framework's files."""
+
+PEEPHOLES: dict[Framework, str] = {"onnx": "iof"}
+"""The order of the peepholes in a framework's files; ours is i, f, o, of coupled gates i, o."""
 
 _COMMON: dict[str, Act] = {
     "relu": "relu",
@@ -47,7 +54,18 @@ _KERAS: dict[str, Act] = {
 }
 _KERAS_HARD_SIGMOID: dict[int, Act] = {2: "hard_sigmoid_keras2", 3: "hard_sigmoid_relu6"}
 KERAS_ACTS = (*_KERAS, "hard_sigmoid")
-ONNX_ACTS = ("Relu", "Tanh", "Sigmoid", "Softsign", "HardSigmoid", "Affine")
+_ONNX_TUNED = {
+    "affine": "affine",
+    "elu": "elu",
+    "hardsigmoid": "hard_sigmoid",
+    "leakyrelu": "leaky_relu",
+    "scaledtanh": "scaled_tanh",
+    "thresholdedrelu": "thresholded_relu",
+}
+ONNX_ACTS = (
+    *("Relu", "Tanh", "Sigmoid", "Softsign", "Softplus", "HardSigmoid", "Affine", "Elu"),
+    *("LeakyRelu", "ScaledTanh", "ThresholdedRelu"),
+)
 ONNX_PARAMETERS: dict[str, tuple[float | None, float | None]] = {
     "affine": (1.0, 0.0),
     "elu": (1.0, None),
@@ -68,24 +86,45 @@ def keras_act(name: str, major: int) -> Act | None:
 
 
 def onnx_act(name: str, alpha: float, beta: float) -> Act | None:
-    """Our name of an ONNX activation, alpha and beta its parameters if it has any.
-
-    HardSigmoid is max(0, min(1, alpha x + beta)). None: we lack it.
-    """
+    """Ours of an ONNX activation, alpha and beta its parameters if it has any (see
+    ONNX_PARAMETERS). None: we lack it. Raises ModelError where they are not finite."""
     name = name.lower()
     if name == "hardsigmoid" and beta == 0.5:
         near: dict[float, Act] = {0.2: "hard_sigmoid_keras2", 1 / 6: "hard_sigmoid_relu6"}
-        return next((act for a, act in near.items() if abs(alpha - a) < 1e-6), None)
-    if name == "affine" and (alpha, beta) == (1, 0):
-        return "linear"
-    return _COMMON.get(name)
+        for a, act in near.items():
+            if abs(alpha - a) < 1e-6:
+                return act
+    usual: dict[tuple[str, float, float], Act] = {
+        ("affine", 1, 0): "linear", ("scaledtanh", 1, 1): "tanh", ("elu", 1, 0): "elu",
+    }  # fmt: skip
+    if name not in _ONNX_TUNED:
+        return "softplus" if name == "softplus" else _COMMON.get(name)
+    if (name, alpha, beta) in usual:
+        return usual[name, alpha, beta]
+    ours = _ONNX_TUNED[name]
+    return tuned(ours, *(alpha, beta)[: TUNED[ours]])
+
+
+def onnx_form(name: str) -> str:
+    """What the manual says of an activation of ONNX_ACTS: ours, with the numbers it takes."""
+    ours = _ONNX_TUNED.get(name.lower())
+    if ours is None:
+        return str(onnx_act(name, 0, 0))
+    return f"{ours}({', '.join(('alpha', 'beta')[: TUNED[ours]])})"
+
+
+def clipped(act: Act, clip: float | None) -> Act:
+    """The activation of sums held inside [-clip, clip], which ONNX's cells do to the complete sums
+    of their gates and candidates, peepholes with them; None or 0: no clip."""
+    return of(act, tuned("clip", -clip, clip)) if clip else act
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cell:
     """A cell as its framework keeps it, k gate blocks in the framework's order.
 
-    w (kH, I), u (kH, H); both biases (kH,), zeros where the framework has none.
+    w (kH, I), u (kH, H); both biases (kH,), zeros where the framework has none. `peephole` (3H,)
+    are those of an LSTM, in the order of PEEPHOLES, and so is `projection` (R, H).
     """
 
     framework: Framework
@@ -93,6 +132,8 @@ class Cell:
     u: F32
     input_bias: F32
     recurrent_bias: F32
+    peephole: F32 | None = None
+    projection: F32 | None = None
 
 
 def keras_biases(bias: F32, blocks: int) -> tuple[F32, F32]:
@@ -107,10 +148,13 @@ def onnx_biases(bias: F32, blocks: int) -> tuple[F32, F32]:
     return bias[:blocks], bias[blocks:]
 
 
-def reorder(a: NDArray[np.float32], framework: Framework, kind: Kind) -> F32:
-    """Gate blocks along the first axis, from the framework's order to ours."""
+def reorder(
+    a: NDArray[np.float32], framework: Framework, kind: Kind, to: Framework | None = None
+) -> F32:
+    """Gate blocks along the first axis, from the framework's order to another's, or ours."""
     blocks = dict(zip(ORDER[framework, kind], np.split(a, len(OURS[kind])), strict=True))
-    return np.ascontiguousarray(np.concatenate([blocks[gate] for gate in OURS[kind]]))
+    wanted = OURS[kind] if to is None else ORDER[to, kind]
+    return np.ascontiguousarray(np.concatenate([blocks[gate] for gate in wanted]))
 
 
 def rnn(name: str, source: str, cell: Cell, act: Act) -> Rnn:
@@ -118,10 +162,39 @@ def rnn(name: str, source: str, cell: Cell, act: Act) -> Rnn:
     return Rnn(name, source, *_matrices(cell, "rnn"), _summed(cell, "rnn"), act)
 
 
-def lstm(name: str, source: str, cell: Cell, gate: Act, candidate: Act, hidden: Act) -> Lstm:
-    """Our node; both biases are just added, so they become one."""
+def lstm(
+    name: str,
+    source: str,
+    cell: Cell,
+    gate: Act,
+    candidate: Act,
+    hidden: Act,
+    coupled: bool = False,
+) -> Lstm:
+    """Our node; both biases are just added, so they become one. `coupled`: f = 1 - i, whatever
+    the file has for f."""
     w, u = _matrices(cell, "lstm")
-    return Lstm(name, source, w, u, _summed(cell, "lstm"), gate, candidate, hidden)
+    b, look = _summed(cell, "lstm"), _peephole(cell, "io" if coupled else "ifo")
+    if not coupled:
+        p = None if cell.projection is None else Matrix(cell.projection)
+        return Lstm(name, source, w, u, b, gate, candidate, hidden, peephole=look, projection=p)
+    w, u = (Matrix(_without_forget(m.data)) for m in (w, u))
+    return CoupledLstm(
+        name, source, w, u, _without_forget(b), gate, candidate, hidden, peephole=look
+    )
+
+
+def _without_forget(a: NDArray[np.float32]) -> F32:
+    """The rows of i, g and o out of those of i, f, g and o."""
+    i, _, g, o = np.split(a, 4)
+    return np.ascontiguousarray(np.concatenate([i, g, o]))
+
+
+def _peephole(cell: Cell, order: str) -> F32 | None:
+    if cell.peephole is None:
+        return None
+    parts = dict(zip(PEEPHOLES[cell.framework], np.split(cell.peephole, 3), strict=True))
+    return np.ascontiguousarray(np.concatenate([parts[gate] for gate in order]))
 
 
 def gru(

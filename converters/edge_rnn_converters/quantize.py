@@ -11,11 +11,19 @@ import numpy as np
 from edge_rnn.errors import ModelError, UnsupportedError
 from edge_rnn.graph import F32, GROUP, Conv1d, Matrix, Model, Node, tensors
 
-Precision: TypeAlias = Literal["w8a16", "w8a8", "w4a16", "w4a8", "int8", "float16", "float32"]
+Precision: TypeAlias = Literal[
+    "int8", "int4", "w8a16", "w8a8", "w8a32", "w4a16", "w4a8", "float16", "float32"
+]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 """`w8a16`: int8 weights that meet int16 activations, nearly lossless and nearly as fast as `w8a8`,
-where they meet int8 ones; `w4...`: 4-bit weights, a scale for each 32; `int8` and `float16`: the
-weights alone, activations stay float32."""
+where they meet int8 ones; `w4...`: 4-bit weights, a scale for each 32; `w8a32` and `float16`: the
+weights alone, activations stay float32. `int8` and `int4` are `ALIASES`."""
+
+ALIASES: dict[Precision, Precision] = {"int8": "w8a16", "int4": "w4a16"}
+"""The names of weights alone, each with the activations that measured best with them (see
+docs/decisions/0010-calibration.md)."""
+
+DEFAULT: Precision = "int8"
 
 _SHRINKS = np.linspace(0.6, 1.0, 21)
 
@@ -24,7 +32,7 @@ def quantize(
     model: Model, precision: Precision, layers: Mapping[str, Precision] | None = None
 ) -> Model:
     """The model with its weight matrices in `precision`, those of the nodes named in `layers` in
-    that of their own; the descriptions stay, a probe goes.
+    that of their own; the descriptions stay, what was recorded of a run goes.
 
     Raises ModelError for a layer that is not there, UnsupportedError, naming node and tensor, for
     a weight beyond float16's range.
@@ -37,7 +45,25 @@ def quantize(
     if missing := sorted(set(own).difference(names)):
         raise ModelError(f"no layer {missing[0]!r}; the model's are {', '.join(names)}")
     nodes = tuple(_node(n, own.get(n.name, precision)) for n in model.nodes)
-    return replace(model, nodes=nodes, probe=None)
+    return replace(model, nodes=nodes, probe=None, certificate=None)
+
+
+def size_of(node: Node) -> int:
+    """Bytes of the node's tensors."""
+    return sum(int(t.nbytes) for _, _, t in tensors(node))
+
+
+def precision_of(node: Node) -> Precision | None:
+    """The format that a node's matrices are in; None of a node without any."""
+    matrices = [t for _, _, t in tensors(node) if isinstance(t, Matrix)]
+    if not matrices:
+        return None
+    first, activations = matrices[0], getattr(node, "activations", "float32")
+    if first.scale is None:
+        return "float16" if first.data.dtype == np.float16 else "float32"
+    bits = 4 if first.four_bit else 8
+    name = f"w{bits}a{activations.removeprefix('float').removeprefix('int')}"
+    return next(p for p in PRECISIONS if p == name)
 
 
 def int8(w: F32) -> Matrix:
@@ -75,6 +101,7 @@ def int4(w: F32) -> Matrix:
 
 
 def _node(node: Node, precision: Precision) -> Node:
+    precision = ALIASES.get(precision, precision)
     if precision == "float32":
         return node
     changes: dict[str, Any] = {
@@ -82,7 +109,7 @@ def _node(node: Node, precision: Precision) -> Node:
         for name, _, tensor in tensors(node)
         if isinstance(tensor, Matrix)
     }
-    if precision.startswith("w") and _multiplies(node):
+    if precision.startswith("w") and precision != "w8a32" and _multiplies(node):
         changes["activations"] = f"int{precision.partition('a')[2]}"
     return replace(node, **changes)
 

@@ -68,35 +68,64 @@ KERAS_REFUSED_VALUES: dict[tuple[str, Any], Why] = {
     ("mask_zero", True): _MASK,
 }
 
+_FLOW: Why = (
+    "holds a graph of its own, and its steps are no cell that is recognised",
+    "export the model without a Python loop, with the framework's own recurrent layers",
+)
+
 ONNX_REFUSED: dict[str, Why] = {
     **dict.fromkeys(
-        ["Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "Pad", "STFT"],
-        _WINDOW,
+        ["ConvTranspose", "Resize", "Upsample"],
+        ("makes several steps of one", "upsample after the model"),
     ),
     **dict.fromkeys(
-        ["If", "Loop", "Scan"],
-        (
-            "holds a graph of its own, and control flow does not convert",
-            "export the model without it (a fixed sampling rate, no Python loop)",
-        ),
+        ["STFT", "DFT", "MelWeightMatrix"],
+        ("is not a node edge-rnn has", "export it as a convolution, as PyTorch's STFT modules are"),
     ),
+    **dict.fromkeys(["Loop", "Scan"], _FLOW),
     **dict.fromkeys(
-        ["QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger"],
-        ("is quantized already", "convert the float32 model; edge-rnn quantizes it"),
+        ["Attention", "MultiHeadAttention", "Einsum", "CumSum", "TopK", "ArgMax",
+         "InstanceNormalization", "GroupNormalization"],
+        ("is not a node edge-rnn has", "train without it, or compute it after the model"),
     ),
-    **dict.fromkeys(
-        ["ReduceMean", "ReduceMax", "ReduceSum", "LayerNormalization", "Attention"],
-        ("is not a node edge-rnn has", "train without it"),
-    ),
-}
+}  # fmt: skip
 
 ONNX_CELL_REFUSED: dict[str, Why] = {
-    "direction": _FUTURE,
-    "clip": ("bounds the gates' sums, which no node here does", "export without clip"),
-    "input_forget": ("couples the gates, which no node here does", "export with input_forget=0"),
     "sequence_lens": (
         "ends sequences early, and a stream has no end",
         "export the model without a lengths input",
     ),
-    "P": ("peephole weights, which the LSTM here has not", "train without peepholes"),
+}
+
+TORCH_REFUSED: dict[str, Why] = {
+    **dict.fromkeys(
+        [
+            "scaled_dot_product_attention",
+            "_native_multi_head_attention",
+            "bmm",
+            "baddbmm",
+            "einsum",
+        ],
+        ("multiplies two values of the stream, and no node here does", "train without attention"),
+    ),
+    **dict.fromkeys(
+        ["lstm.data", "gru.data", "rnn_tanh.data", "rnn_relu.data", "_pack_padded_sequence"],
+        ("packs sequences of several lengths, and a stream has no end", "call it on plain tensors"),
+    ),
+    **dict.fromkeys(
+        ["conv_transpose1d", "upsample_nearest1d", "upsample_linear1d"],
+        ("makes more steps than it reads", "upsample outside of the model"),
+    ),
+    **dict.fromkeys(
+        ["group_norm", "instance_norm"],
+        ("is not a node edge-rnn has", "train with LayerNorm or BatchNorm"),
+    ),
+    **dict.fromkeys(
+        ["stft", "istft", "fft_rfft", "fft_fft", "view_as_real"],
+        ("makes complex numbers", "compute it as a convolution with sines and cosines"),
+    ),
+    **dict.fromkeys(
+        ["quantize_per_tensor", "dequantize"],
+        ("is quantized already", "convert the float32 model; edge-rnn quantizes it"),
+    ),
 }

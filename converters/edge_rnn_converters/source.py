@@ -6,11 +6,11 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,13 +34,23 @@ class CannotRunError(EdgeRnnError):
     """The source framework is not installed, or it can't run this file; the text says why."""
 
 
+class UndescribedError(UnsupportedError):
+    """Arrays that may be of several networks; `template` is a description to edit, in TOML."""
+
+    def __init__(self, text: str, template: str) -> None:
+        super().__init__(text)
+        self.template = template
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceRun:
-    """What the source framework computed: rows y (len(steps), O), each at its step of x."""
+    """What the source framework computed: rows y (len(steps), O), each at its step of x; `notes`
+    say what the run told of the source."""
 
     framework: str
     steps: NDArray[np.int64]
     y: F32
+    notes: tuple[str, ...] = ()
 
 
 class Runner(Protocol):
@@ -77,10 +87,16 @@ class Source:
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a reader may need to be told besides the file: `description`, a TOML file that says
-    what network the weights are of; `window`, the steps of a sequence where the file has none."""
+    what network the weights are of, or `network`, a line that says it; `window`, the steps of a
+    sequence where the file has none; `inputs`, by name, the shape of an input that the file leaves
+    open, or the number that an input always is; `example_inputs`, what a live PyTorch module is
+    called with."""
 
     description: Path | None = None
+    network: str = ""
     window: int | None = None
+    inputs: Mapping[str, tuple[int, ...] | float] = field(default_factory=dict)
+    example_inputs: tuple[Any, ...] = ()
 
 
 _TRIPS = (

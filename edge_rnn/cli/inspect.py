@@ -63,6 +63,8 @@ def inspect(file: Path, as_json: bool) -> None:
     console.print(_table(layers))
     for name, text in _facts(file, model).items():
         console.print(f"[bold]{name:<12}[/bold] {text}", highlight=False, soft_wrap=True)
+    for line in _certified(model):
+        console.print(f"certificate  {line}", highlight=False, soft_wrap=True, markup=False)
 
 
 def describe(model: Model) -> list[Layer]:
@@ -144,6 +146,14 @@ def _facts(file: Path, model: Model) -> dict[str, str]:
     return facts
 
 
+def _certified(model: Model) -> list[str]:
+    """A few lines of its certificate, if it has one."""
+    if (c := model.certificate) is None:
+        return []
+    altered = "IT IS OF ANOTHER MODEL: the weights in this file are not those it was measured on"
+    return c.summary() if c.model == digest(model) else [altered]
+
+
 def _columns(model: Model) -> str:
     """Feature names and units, with mean and deviation where a normalisation comes first."""
     names = [f"{f.name} {f.unit}".strip() for f in model.features]
@@ -176,4 +186,5 @@ def _summary(file: Path, model: Model, layers: list[Layer]) -> dict[str, object]
         "rate_hz": model.rate_hz,
         "provenance": model.provenance and asdict(model.provenance),
         "probe": model.probe and {"steps": len(model.probe.input), "digest": model.probe.digest},
+        "certificate": model.certificate and msgspec.to_builtins(model.certificate),
     }

@@ -22,13 +22,14 @@ from edge_rnn.session import Session
 class Verification:
     """A probe's replay: bits against the recorded output, values against the reference.
 
-    `first_difference` is (step, column) or None; errors are absolute maxima.
+    `first_difference` is (step, column, value here, value in the file) or None, the step counted
+    in messages. Errors are absolute maxima.
     """
 
     identical: bool
     digest: str
     steps: int
-    first_difference: tuple[int, int] | None
+    first_difference: tuple[int, int, float, float] | None
     max_difference: float
     reference_error: float
 
@@ -73,9 +74,14 @@ def replay(model: Model) -> Verification:
     )
 
 
-def _first_difference(y: F32, expected: F32, steps: NDArray[np.int64]) -> tuple[int, int] | None:
+def _first_difference(
+    y: F32, expected: F32, steps: NDArray[np.int64]
+) -> tuple[int, int, float, float] | None:
     places = np.argwhere(y.view(np.int32) != np.ascontiguousarray(expected).view(np.int32))
-    return (int(steps[places[0][0]]), int(places[0][1])) if len(places) else None
+    if not len(places):
+        return None
+    row, column = places[0]
+    return int(steps[row]), int(column), float(y[row, column]), float(expected[row, column])
 
 
 def _sentence(v: Verification) -> str:
@@ -83,8 +89,8 @@ def _sentence(v: Verification) -> str:
     error = f"error against the float64 reference {v.reference_error:.2g}"
     if v.identical:
         return f"bit-identical to the machine that made this file ({here}; {error})"
-    step, column = v.first_difference or (0, 0)
+    step, column, ours, theirs = v.first_difference or (0, 0, 0.0, 0.0)
     return (
-        f"NOT identical ({here}): first differs at step {step}, column {column}; "
-        f"largest difference {v.max_difference:.2g}; {error}"
+        f"NOT identical ({here}): first differs at step {step}, column {column}: {ours:.9g} here, "
+        f"{theirs:.9g} in the file; largest difference {v.max_difference:.2g}; {error}"
     )

@@ -12,21 +12,20 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 import msgspec
 
 from edge_rnn.config.schema import Seconds
-from edge_rnn.config.source import Source
+from edge_rnn.config.source import Keys, Source
 
 T = TypeVar("T")
 
 
-def read_table(
-    cls: type[T], data: Any, source: Source, folder: Path, keys: tuple[str, ...] = ()
-) -> T:
+def read_table(cls: type[T], data: Any, source: Source, folder: Path, keys: Keys = ()) -> T:
     """A table of the schema; relative paths start from `folder`.
 
     Raises ConfigError at the line of the first key that is unknown, missing or wrong.
     """
     if not isinstance(data, dict):
-        raise source.error(keys, f"is {_brief(data)}, expected a table: [{'.'.join(keys)}]")
-    types = get_type_hints(cls, include_extras=True)
+        raise source.error(keys, f"is {_brief(data)}, expected a table: [{_dotted(keys)}]")
+    hints = get_type_hints(cls, include_extras=True)
+    types = {f.name: hints[f.name] for f in dataclasses.fields(cast(Any, cls))}
     for key in data:
         if key not in types:
             raise source.error((*keys, key), f"unknown; {_allowed(key, types)}")
@@ -39,11 +38,15 @@ def read_table(
     return cls(**values)
 
 
+def _dotted(keys: Keys) -> str:
+    return ".".join(map(str, keys))
+
+
 def _required(cls: Any) -> list[str]:
     return [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
 
 
-def _read(kind: Any, value: Any, source: Source, folder: Path, keys: tuple[str, ...]) -> Any:
+def _read(kind: Any, value: Any, source: Source, folder: Path, keys: Keys) -> Any:
     kind = _without_none(kind)
     if dataclasses.is_dataclass(kind):
         return read_table(cast(type[Any], kind), value, source, folder, keys)
@@ -64,7 +67,8 @@ def _read(kind: Any, value: Any, source: Source, folder: Path, keys: tuple[str, 
 def _without_none(kind: Any) -> Any:
     if get_origin(kind) not in (Union, UnionType):
         return kind
-    return next(k for k in get_args(kind) if k is not type(None))
+    left = [k for k in get_args(kind) if k is not type(None)]
+    return left[0] if len(left) == 1 else kind
 
 
 def _allowed(came: object, allowed: Iterable[object]) -> str:

@@ -6,9 +6,12 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from edge_rnn.errors import ConfigError
+
+Keys: TypeAlias = tuple[str | int, ...]
+"""The way to a value: names of tables and keys, and places, from 0, in an array of tables."""
 
 _AT = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
@@ -30,13 +33,13 @@ class Source:
             reason = _AT.sub("", str(e))
             raise ConfigError(f"{self.path}:{line}: not TOML: {reason}") from None
 
-    def error(self, keys: tuple[str, ...], problem: str) -> ConfigError:
+    def error(self, keys: Keys, problem: str) -> ConfigError:
         """An error about the value at `keys`: `file:line: [table] key: problem`."""
-        *table, key = keys
+        *table, key = (str(k + 1) if isinstance(k, int) else k for k in keys)
         where = f"[{'.'.join(table)}] {key}" if table else key
         return ConfigError(f"{self.path}:{self.line(keys)}: {where}: {problem}")
 
-    def line(self, keys: tuple[str, ...]) -> int:
+    def line(self, keys: Keys) -> int:
         """The line of a key, else of its table, else 1.
 
         The parser gives no positions, but a key begins after the longest beginning of the file
@@ -54,14 +57,15 @@ class Source:
         return 1
 
 
-def _has(lines: list[str], keys: tuple[str, ...]) -> bool | None:
+def _has(lines: list[str], keys: Keys) -> bool | None:
     """Does this beginning of a file have the key? None if it is not TOML by itself."""
     try:
         value: Any = tomllib.loads("".join(lines))
     except tomllib.TOMLDecodeError:
         return None
     for key in keys:
-        if not isinstance(value, dict) or key not in value:
+        places: Any = dict(enumerate(value)) if isinstance(value, list) else value
+        if not isinstance(places, dict) or key not in places:
             return False
-        value = value[key]
+        value = places[key]
     return True

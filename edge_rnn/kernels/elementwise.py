@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_rnn.graph import ACTS, F32
+from edge_rnn.activations import ACTS, TUNED
+from edge_rnn.graph import F32
 from edge_rnn.kernels.integers import ROUND, add, bits, from_bits, same, shift, shift_up, to_float
 from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.simd import LANES, fma, less, load, select, splat, sqrt, store
@@ -19,6 +20,9 @@ from edge_rnn.kernels.simd import LANES, fma, less, load, select, splat, sqrt, s
 LINEAR, RELU, RELU6, TANH, SIGMOID, SOFTSIGN, SILU, HARD_KERAS2, HARD_RELU6 = range(9)
 ELU, SELU, GELU, GELU_TANH, SOFTPLUS, MISH, HARD_SWISH, HARD_TANH = range(9, 17)
 EXPONENTIAL, LOG_SIGMOID, MIN_GRU, SQRT, SQUARE, ABS, LOG = range(17, len(ACTS))
+AFFINE, LEAKY_RELU, THRESHOLDED_RELU, SCALED_TANH, HARD_SIGMOID, ELU_ALPHA, CLIP = range(
+    len(ACTS), len(ACTS) + len(TUNED)
+)
 
 _0, _HALF, _1, _2, _3, _6 = (np.float32(v) for v in (0.0, 0.5, 1.0, 2.0, 3.0, 6.0))
 _FIFTH, _SIXTH = np.float32(0.2), np.float32(1 / 6)
@@ -331,3 +335,31 @@ def activate(act: int, a: F32, start: int, n: int) -> None:
     elif act != LINEAR:
         for j in range(start, end, LANES):
             store(a, j, _other(act, load(a, j)))
+
+
+@kernel
+def _tuned(act: int, x: F32, alpha: np.float32, beta: np.float32) -> Any:
+    """Activation number `act` of a vector, one that takes numbers."""
+    if act == AFFINE:
+        return fma(splat(alpha), x, splat(beta))
+    if act == LEAKY_RELU:
+        return select(less(x, splat(_0)), splat(alpha) * x, x)
+    if act == THRESHOLDED_RELU:
+        y = select(less(splat(alpha), x), x, splat(_0))
+        return select(less(x, splat(_INFINITY)), y, x)
+    if act == SCALED_TANH:
+        return splat(alpha) * tanh(splat(beta) * x)
+    if act == HARD_SIGMOID:
+        return clip(fma(splat(alpha), x, splat(beta)), _0, _1)
+    if act == ELU_ALPHA:
+        return elu(x, alpha)
+    return clip(x, alpha, beta)
+
+
+@kernel
+def activate_tuned(
+    act: int, alpha: np.float32, beta: np.float32, a: F32, start: int, n: int
+) -> None:
+    """Apply activation number `act`, len(ACTS) and its place in TUNED, to a[start : start + n]."""
+    for j in range(start, start + n, LANES):
+        store(a, j, _tuned(act, load(a, j), alpha, beta))

@@ -28,7 +28,7 @@ class Op(IntEnum):
     SCHEDULE = 11  # [first, period]: what follows runs at these steps only
     WINDOWS = 12  # [count, step, room]: which windows a row has from here on
     COPY_STATE = 13  # [n, src: h, dst: s]
-    ACTIVATE = 14  # [P, src: s, dst: s, act]
+    ACTIVATE = 14  # [P, src: s, dst: s, act, numbers: p]
     SOFTMAX = 15  # [n, src: s, dst: s, sums: s]
     SCALE = 16  # [n, src: s, dst: s, offset: p, scale: p, shift: p]
     EMBED = 17  # [D, src: s, dst: s, int8?, table: q or p, scale: p]
@@ -69,7 +69,7 @@ LENGTHS = {
     Op.SCHEDULE: 2,
     Op.WINDOWS: 3,
     Op.COPY_STATE: 3,
-    Op.ACTIVATE: 4,
+    Op.ACTIVATE: 5,
     Op.SOFTMAX: 4,
     Op.SCALE: 6,
     Op.EMBED: 6,

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_rnn.activations import ACTS
 from edge_rnn.graph import F32
 from edge_rnn.kernels.cells import cell, copy, gru_after, gru_blend, gru_reset, lstm, rnn
-from edge_rnn.kernels.elementwise import activate
+from edge_rnn.kernels.elementwise import activate, activate_tuned
 from edge_rnn.kernels.jit import entry, kernel
 from edge_rnn.kernels.layers import emit, layer, select_rows, spread_windows
 from edge_rnn.kernels.norms import norm, softmax
@@ -73,6 +74,7 @@ _END, _LOAD, _STORE, _MATVEC, _QUANTIZE, _RNN, _LSTM, _GRU_AFTER, _GRU_RESET, _G
 _EMIT, _SCHEDULE, _WINDOWS, _COPY_STATE, _ACTIVATE, _SOFTMAX, _SCALE, _EMBED = (
     int(o) for o in list(Op)[10:18]
 )
+_FIRST_TUNED = len(ACTS)
 _FIRST_CELL, _FIRST_NORM = int(Op.KEEP), int(Op.LOG_SOFTMAX)
 _FLOAT32, _FLOAT16, _INT8, _INT8_INT8, _INT8_INT16, _INT4_INT8, _ = (int(f) for f in Format)
 
@@ -377,7 +379,10 @@ def _row(op: int, a: I64, int8s: I8, p: F32, h: F32, t: int, s: F32, r: int, ste
     elif op == _ACTIVATE:
         if a[1] != a[2]:
             copy(s, r + a[1], s, r + a[2], n)
-        activate(a[3], s, r + a[2], n)
+        if a[3] < _FIRST_TUNED:
+            activate(a[3], s, r + a[2], n)
+        else:
+            activate_tuned(a[3], p[a[4]], p[a[4] + 1], s, r + a[2], n)
     elif op == _SOFTMAX:
         softmax(s, r + a[1], r + a[2], n, r + a[3])
     elif op == _SCALE:

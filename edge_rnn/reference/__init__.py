@@ -5,16 +5,19 @@ Nothing here is fast. The kernels and the converters are tested against it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edge_rnn.graph import Model, bounds, masked, output_schedule, reads
+from edge_rnn.graph import Model, Node, bounds, masked, output_schedule, reads
 from edge_rnn.reference import cells, frames, layers  # noqa: F401 - what `forward` knows
 from edge_rnn.reference.base import F64, activate, forward
+from edge_rnn.reference.cells import GATED, Watch
 
-__all__ = ["F64", "activate", "answers", "forward", "run"]
+__all__ = ["F64", "Watch", "activate", "answers", "evaluate", "forward", "run"]
 
 
 def run(model: Model, x: ArrayLike) -> F64:
@@ -23,6 +26,15 @@ def run(model: Model, x: ArrayLike) -> F64:
     A value has a row for each step at which it is there: n is T where that is every step. How the
     model is used, its window and its mask, is `answers`.
     """
+    values = evaluate(model, x)
+    return np.concatenate([values[name] for name in model.outputs], axis=1)
+
+
+def evaluate(
+    model: Model, x: ArrayLike, watch: Callable[[Node], Watch | None] = lambda node: None
+) -> dict[str, F64]:
+    """Every value of `run` by name, inputs and nodes; `watch` says who watches inside a node that
+    has gates (an LSTM, a GRU and those like them), None for nobody."""
     columns = np.asarray(x, np.float64)
     values: dict[str, F64] = {}
     start = 0
@@ -32,8 +44,10 @@ def run(model: Model, x: ArrayLike) -> F64:
     ranges = bounds(model)
     for node in model.nodes:
         read = [values[name] for name in reads(node)]
-        values[node.name] = forward(node, *read, limit=ranges[node.input])
-    return np.concatenate([values[name] for name in model.outputs], axis=1)
+        inside = watch(node) if isinstance(node, GATED) else None
+        watched: dict[str, Any] = {} if inside is None else {"watch": inside}
+        values[node.name] = forward(node, *read, limit=ranges[node.input], **watched)
+    return values
 
 
 def answers(model: Model, x: ArrayLike) -> tuple[NDArray[np.int64], F64]:

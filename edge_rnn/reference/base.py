@@ -9,13 +9,39 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_rnn.activations import steps
 from edge_rnn.graph import Node
 
 F64: TypeAlias = NDArray[np.float64]
 
 
 def activate(act: str, x: F64) -> F64:
-    """The activation named `act`, element-wise (see `graph.Act`)."""
+    """The activation `act`, element-wise (see `activations`)."""
+    for step in steps(act):
+        x = _tuned(step.name, x, *step.numbers) if step.numbers else _plain(step.name, x)
+    return x
+
+
+def _tuned(name: str, x: F64, alpha: float, beta: float = 0.0) -> F64:
+    match name:
+        case "affine":
+            return alpha * x + beta
+        case "leaky_relu":
+            return np.where(x < 0, alpha * x, x)
+        case "thresholded_relu":
+            return np.where(x <= alpha, 0, x)
+        case "scaled_tanh":
+            return alpha * np.tanh(beta * x)
+        case "hard_sigmoid":
+            return np.clip(alpha * x + beta, 0, 1)
+        case "elu":
+            return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+        case "clip":
+            return np.clip(x, alpha, beta)
+    raise ValueError(name)
+
+
+def _plain(act: str, x: F64) -> F64:
     match act:
         case "linear":
             return x
@@ -30,7 +56,7 @@ def activate(act: str, x: F64) -> F64:
         case "softsign":
             return np.asarray(x / (1 + np.abs(x)))
         case "silu":
-            return x * activate("sigmoid", x)
+            return x * _plain("sigmoid", x)
         case "hard_sigmoid_keras2":
             return np.clip(0.2 * x + 0.5, 0, 1)
         case "hard_sigmoid_relu6":
@@ -43,7 +69,7 @@ def activate(act: str, x: F64) -> F64:
         case "gelu":
             return np.asarray(x * np.vectorize(math.erfc, [float])(-x / np.sqrt(2)) / 2)
         case "gelu_tanh":
-            return x * activate("sigmoid", np.sqrt(8 / np.pi) * (x + 0.044715 * x**3))
+            return x * _plain("sigmoid", np.sqrt(8 / np.pi) * (x + 0.044715 * x**3))
         case "softplus":
             return np.logaddexp(0, x)
         case "mish":
@@ -58,7 +84,7 @@ def activate(act: str, x: F64) -> F64:
         case "log_sigmoid":
             return -np.logaddexp(0, -x)
         case "min_gru":
-            return np.where(x >= 0, x + 0.5, activate("sigmoid", x))
+            return np.where(x >= 0, x + 0.5, _plain("sigmoid", x))
         case "sqrt" | "log":
             with np.errstate(invalid="ignore", divide="ignore"):  # of x < 0: NaN
                 return np.sqrt(x) if act == "sqrt" else np.log(x)

@@ -40,6 +40,36 @@ DTLN = Wheel(
     "df948ab21a4adb62713b2d43aa6f2e1976723549d23000104ce8248690d97f97",
     "livekit/plugins/dtln/models/model_1.onnx",
 )
+BEATNET = Wheel(
+    "BeatNet",
+    "1.1.3",
+    "1ecfa17bdcbe899975a88bdb6efebd6970d846a4f3b6cfd5c6f320647c641c7e",
+    "BeatNet/models/model_1_weights.pt",
+)
+RESEMBLYZER = Wheel(
+    "Resemblyzer",
+    "0.1.4",
+    "8f12eb2f1a9982d32e8db7856de754709b59c93a77bcf0ff536584b619a9dd1f",
+    "resemblyzer/pretrained.pt",
+)
+G2P = Wheel(
+    "g2p-en",
+    "2.1.0",
+    "2a7aabf1fc7f270fcc3349881407988c9245173c2413debbe5432f4a4f31319f",
+    "g2p_en/checkpoint20.npz",
+)
+SILERO_WEIGHTS = Wheel(
+    "silero-vad",
+    "6.2.3",
+    "7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
+    "silero_vad/data/silero_vad_16k.safetensors",
+)
+SILERO = Wheel(
+    "silero-vad",
+    "6.2.3",
+    "7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
+    "silero_vad/data/silero_vad_16k_sequence.onnx",
+)
 
 
 def model(wheel: Wheel) -> Path:

@@ -60,7 +60,7 @@ def test_a_converted_model_is_described_and_valid(path: Path) -> None:
     assert model.provenance.converter == f"edge-rnn {edge_rnn.__version__}"
 
 
-@pytest.mark.parametrize("quantize", ["w8a16", "int8", "float16", "float32"])
+@pytest.mark.parametrize("quantize", ["int8", "w8a32", "float16", "float32"])
 def test_the_probe_is_a_run_of_the_model_itself(path: Path, quantize: Any) -> None:
     model = convert(path, quantize)
     assert model.probe is not None and model.probe.input.shape == (64, I)
@@ -85,7 +85,7 @@ def test_the_report_says_what_was_checked(path: Path) -> None:
     assert report.source_error is not None and 0 < report.source_error < 1e-5
     assert (report.steps, report.source_steps) == (256, 256)
     assert 0 < report.runtime_error < 1e-5 < report.quantized_error < 0.1
-    assert (report.quantize, report.notes) == ("w8a16", ())
+    assert (report.quantize, report.notes) == ("int8", ())
     assert report.bytes < 0.6 * report.float32_bytes
     assert report.framework == "onnx operator set 17, test"
 
@@ -96,9 +96,9 @@ def test_check_skip_runs_nothing_and_says_so(path: Path) -> None:
     assert report.notes == ("the source framework was not run: check is off",)
 
 
-@pytest.mark.parametrize("options", [{"check": "maybe"}, {"quantize": "int4"}])
+@pytest.mark.parametrize("options", [{"check": "maybe"}, {"quantize": "int2"}])
 def test_options_that_are_none(path: Path, options: dict[str, Any]) -> None:
-    with pytest.raises(ModelError, match=r"expected .*skip|expected one of w8a16"):
+    with pytest.raises(ModelError, match=r"expected .*skip|expected one of int8"):
         convert(path, **options)
 
 

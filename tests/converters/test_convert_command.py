@@ -58,11 +58,11 @@ def test_it_overwrites(path: Path, tmp_path: Path) -> None:
 
 def test_a_refusal_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     g = Graph()
-    model = g.model({"x": ["T", 1, I]}, [g("Elu", g.cell("GRU", "x")[0], name="e")])
+    model = g.model({"x": ["T", 1, I]}, [g("Erf", g.cell("GRU", "x")[0], name="e")])
     out = tmp_path / "m.ernn"
     result = invoke(saved(model, tmp_path), "-o", out)
     assert result.exit_code == 1 and result.stdout == ""
-    assert result.stderr.startswith("error: Elu 'e': operator: ")
+    assert result.stderr.startswith("error: Erf 'e': operator: ")
     assert result.stderr.count("\n") == 1
     assert not out.exists()
 
@@ -76,7 +76,7 @@ def test_a_folder_that_is_not_there_is_exit_code_1(path: Path, tmp_path: Path) -
     "arguments",
     [
         [],
-        ["--quantize", "int4"],
+        ["--quantize", "int2"],
         ["--check", "maybe"],
         ["--rate", "fast"],
         ["--features", "a,b,c", "--feature-units", "g"],

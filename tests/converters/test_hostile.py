@@ -34,36 +34,21 @@ class Bomb:
         return pytest.fail, ("a pickle was loaded",)
 
 
-def torch_zip() -> bytes:
+def zipped(name: str, data: bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as z:
-        z.writestr("model/data.pkl", pickle.dumps(Bomb()))
+        z.writestr(name, data)
     return buffer.getvalue()
-
-
-def plain_zip() -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as z:
-        z.writestr("arr_0.npy", b"")
-    return buffer.getvalue()
-
-
-def weights_only(folder: Path) -> bytes:
-    with h5py.File(folder / "w.h5", "w") as f:
-        f["layers/gru/vars/0"] = np.zeros(3)
-    return (folder / "w.h5").read_bytes()
 
 
 NOT_MODELS: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "empty": (lambda _: b"", "is empty"),
     "text": (lambda _: b"hello, I am a model", "is not a model in a known format"),
     "pickle": (lambda _: pickle.dumps(Bomb()), "is a pickle, which could run code"),
-    "torch": (lambda _: torch_zip(), "is a PyTorch pickle, which could run code"),
-    "npz": (lambda _: plain_zip(), "is a zip file, but not a Keras model"),
-    "half a zip": (lambda _: torch_zip()[:60], "is a damaged zip file"),
+    "script": (lambda _: zipped("m/constants.pkl", pickle.dumps(Bomb())), "is TorchScript"),
+    "zip": (lambda _: zipped("read.me", b""), "is a zip file, but not a Keras model"),
+    "half a zip": (lambda _: zipped("read.me", bytes(80))[:60], "is a damaged zip file"),
     "tflite": (lambda _: b"\x1c\0\0\0TFL3" + bytes(50), "is a TFLite model"),
-    "safetensors": (lambda _: b"\x40\0\0\0\0\0\0\0" + b'{"a":{}}', "is a safetensors file"),
-    "weights only": (weights_only, "holds weights only"),
     "eight": (lambda _: b"\x08" + b"\xff" * 40, "is not a readable ONNX model"),
     "graphless": (lambda _: b"\x08\x07", "it has no graph"),
 }

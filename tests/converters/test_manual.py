@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
+import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,8 @@ from edge_rnn_converters.cli import convert as command
 from tests.converters.keras_models import H, layers, made
 from tests.converters.onnx_models import Graph, random
 from tests.converters.test_onnx import saved
+from tests.converters.test_weight_files import checkpoint
+from tests.converters.test_weights import cell, file, weights
 
 MANUAL = Path(__file__).parents[2] / "docs" / "converting.md"
 TEXT = MANUAL.read_text()
@@ -30,22 +35,45 @@ def test_every_table_is_there() -> None:
 
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """har.keras and har.onnx, 6 features in and 4 classes out, in the working folder."""
+    """har.keras, har.onnx and har's weights, 6 features in and 4 classes out, in the working
+    folder."""
     monkeypatch.chdir(tmp_path)
     made(layers.GRU(H), layers.Dense(4, "softmax"), shape=(None, 6)).save("har.keras")
     g = Graph()
     y = g("Softmax", g("MatMul", g.cell("GRU", "x", width=6)[0], g.const(random(5, 4))))
     saved(g.model({"x": ["T", 1, 6]}, [y]), tmp_path).rename("har.onnx")
+    arrays = cell("lstm", 4, 6, H) | weights(fc__weight=(4, H), fc__bias=(4,))
+    file(arrays, tmp_path).rename("har.safetensors")
+    Path("har-folder").mkdir()
+    file(arrays, tmp_path).rename("har-folder/model.safetensors")
+    Path("har.toml").write_text(re.findall(r"```toml\n(.*?)```", TEXT, re.S)[0])
+    if find_spec("torch"):
+        checkpoint(arrays, Path("har.pt"))
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", TEXT, re.S))
 def test_python_examples_run(code: str, sources: None) -> None:
+    if "import torch" in code:
+        pytest.importorskip("torch")
     exec(compile(code, str(MANUAL), "exec"), {})
+
+
+def _torchscript() -> None:
+    """activity.pt, 6 features in and 4 classes out."""
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.ReLU(), torch.nn.Linear(5, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(module.eval()).save("activity.pt")
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("line", re.findall(r"^edge-rnn convert ((?:.*\\\n)*.*)$", TEXT, re.M))
 def test_commands_run(line: str, sources: None) -> None:
-    result = CliRunner().invoke(command, line.replace("\\\n", " ").split())
+    if line.startswith("activity.pt "):
+        _torchscript()
+    if "har.pt" in line:
+        pytest.importorskip("torch")
+    result = CliRunner().invoke(command, shlex.split(line.replace("\\\n", " ")))
     assert result.exit_code == 0, result.output

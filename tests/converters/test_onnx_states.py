@@ -151,7 +151,7 @@ def batched(g: Graph) -> onnx.ModelProto:
         (swapped, r"input 'h': state: no output is its next value"),
         (unreturned, r"input 'h': state: no output is its next value"),
         (processed, r"input 'h': state: no output is its next value"),
-        (scaled, r"model: inputs 'x', 'h': expected one input besides"),
+        (scaled, r"GRU '/GRU_\d': initial_h: is not provably zero"),
         (shared, r"LSTM '/LSTM_\d': initial_c: starts from elements that another state"),
         (handed_on, r"GRU '/GRU_\d': initial_h: is the final state of another cell"),
         (forgetful, r"GRU '/GRU_4': initial_h: .*forgets everything at every step"),

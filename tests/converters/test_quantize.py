@@ -10,9 +10,9 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from edge_rnn import Session
 from edge_rnn.errors import ModelError, UnsupportedError
-from edge_rnn.graph import Dense, Embedding, Gru, Input, Matrix, Model, tensors
+from edge_rnn.graph import Dense, Embedding, Gru, Input, Matrix, Model, digest, tensors
 from edge_rnn.validation import validate
-from edge_rnn_converters.quantize import PRECISIONS, Precision, int4, int8, quantize
+from edge_rnn_converters.quantize import ALIASES, PRECISIONS, Precision, int4, int8, quantize
 from tests.core import models
 
 FLOATS = st.floats(-(2.0**99), 2.0**99, width=32)
@@ -73,15 +73,17 @@ def test_every_matrix_and_nothing_else_is_quantized(precision: str) -> None:
     before, after = model(), quantize(model(), precision)  # type: ignore[arg-type]
     validate(after)
     dtypes = {m.data.dtype for n in after.nodes for m in vars_of(n)}
-    assert dtypes == {np.dtype("int8" if precision.startswith("w") else precision)}
+    whole = precision in ("float16", "float32")
+    assert dtypes == {np.dtype(precision if whole else "int8")}
     gru, same = before.nodes[1], after.nodes[1]
     assert isinstance(gru, Gru) and isinstance(same, Gru)
     assert same.b.dtype == np.float32 and (same.b == gru.b).all()
     x = np.arange(5, dtype=np.float32)[:, None]
     y = [Session(m, capacity=1).run("s", x) for m in (before, after)]
-    four_bit = precision.startswith("w4")
+    four_bit = precision in ("int4", "w4a16", "w4a8")
     assert [m.four_bit for m in vars_of(same)] == [four_bit] * 2
-    kept = {"w8a16": "int16", "w4a16": "int16", "w8a8": "int8", "w4a8": "int8"}
+    kept = dict.fromkeys(("int8", "int4", "w8a16", "w4a16"), "int16")
+    kept |= {"w8a8": "int8", "w4a8": "int8"}
     assert same.activations == kept.get(precision, "float32")
     bound = {"float32": 0, "float16": 5e-3}.get(precision, 1 if four_bit else 0.1)
     assert np.abs(y[0] - y[1]).max() <= bound
@@ -95,6 +97,13 @@ def test_a_layer_may_have_a_precision_of_its_own() -> None:
     assert gru.u.four_bit and out.w.scale is None and table.table.data.dtype == np.int8
     with pytest.raises(ModelError, match="no layer 'dense'; the model's are table, gru, out"):
         quantize(model(), "w8a8", {"dense": "int8"})
+
+
+def test_the_names_of_weights_alone_stand_for_a_format_each() -> None:
+    for alias, meant in ALIASES.items():
+        assert digest(quantize(model(), alias)) == digest(quantize(model(), meant))
+    weights_only = quantize(model(), "w8a32").nodes[1]
+    assert isinstance(weights_only, Gru) and weights_only.activations == "float32"
 
 
 @given(MATRICES)
@@ -129,11 +138,11 @@ def test_float16_refuses_what_would_become_infinite() -> None:
 
 
 def test_an_unknown_precision() -> None:
-    with pytest.raises(ModelError, match="'int4', expected one of w8a16, w8a8"):
-        quantize(model(), "int4")  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="'int2', expected one of int8, int4, w8a16"):
+        quantize(model(), "int2")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("precision", ["w8a16", "w4a8", "int8", "float16"])
+@pytest.mark.parametrize("precision", ["w8a16", "w4a8", "w8a32", "float16"])
 @pytest.mark.parametrize("kind", [k for k in models.NODES if len(models.formats(k)) > 1])
 def test_every_matrix_of_every_kind_is_quantized(kind: str, precision: Precision) -> None:
     """Those that a node may do without, where it has them, as well."""
@@ -146,6 +155,11 @@ def test_every_matrix_of_every_kind_is_quantized(kind: str, precision: Precision
             if isinstance(t, Matrix):
                 assert t.data.dtype == ("float16" if precision == "float16" else "int8")
         depthwise = getattr(node, "depthwise", False)
-        if precision.startswith("w") and hasattr(node, "activations") and not depthwise:
+        if (
+            precision.startswith("w")
+            and precision != "w8a32"
+            and hasattr(node, "activations")
+            and not depthwise
+        ):
             assert node.activations == f"int{precision[3:]}"
     assert np.isfinite(Session(small).run("a", models.inputs(9))).all()

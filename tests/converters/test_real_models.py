@@ -52,7 +52,7 @@ def test_the_golden_outputs_are_what_their_framework_computes(name: str) -> None
         np.testing.assert_allclose(remake.outputs(name, arrays["x"]), arrays["y"], atol=1e-5)
 
 
-@pytest.mark.parametrize(("quantize", "bound"), [("int8", 0.05), ("float16", 2e-3)])
+@pytest.mark.parametrize(("quantize", "bound"), [("w8a32", 0.05), ("float16", 2e-3)])
 def test_nsnet2_quantized_stays_near(
     nsnet2: Path, golden: tuple[np.ndarray, np.ndarray], quantize: str, bound: float
 ) -> None:
@@ -60,7 +60,16 @@ def test_nsnet2_quantized_stays_near(
     result = convert_with_report(nsnet2, quantize, check="require")  # type: ignore[arg-type]
     error = np.abs(Session(result.model, capacity=1).run("s", x) - y).max()
     assert 0 < error < bound
-    assert result.report.bytes < result.report.float32_bytes / (3.5 if quantize == "int8" else 1.9)
+    assert result.report.bytes < result.report.float32_bytes / (3.5 if quantize == "w8a32" else 1.9)
+
+
+@pytest.mark.parametrize("name", remake.MODELS)
+def test_the_default_keeps_thirty_decibels(name: str) -> None:
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
+        x, y = arrays["x"], arrays["y"].astype(np.float64)
+    converted = convert(model(remake.MODELS[name]))
+    off = Session(converted, capacity=1).run("s", x) - y
+    assert 10 * np.log10((y**2).sum() / (off**2).sum()) >= 30
 
 
 def test_a_model_with_a_convolution_is_refused_by_its_name() -> None:

@@ -41,12 +41,15 @@ from edge_rnn.graph import (
     Slice,
     Softmax,
     Take,
+    of,
     tensors,
+    tuned,
 )
 
 I, H = 5, 7
 
 
+CLIPPED = tuned("clip", -0.7, 0.7)
 FORMATS = (
     "float32", "float16", "int8", "int8 int16", "int8 int8", "int4 int16", "int4 int8",
 )  # fmt: skip
@@ -163,6 +166,11 @@ def frame_conv(r: Random, c: int = 2, n: int = H, x: str = "frame", **choices: A
     return FrameConv("conv", x, w, r.vector(n), activations=r.activations, **choices)
 
 
+def number(value: float) -> np.ndarray:
+    """An option of a cell that is one number."""
+    return np.array([value], np.float32)
+
+
 def branches(r: Random, last: Node) -> tuple[Node, ...]:
     """Two branches "a" and "b" that the last node joins."""
     return rnn(r, "a"), Dense("b", "x", r.matrix(H, I), r.vector(H), "linear", r.activations), last
@@ -232,6 +240,37 @@ NODES: dict[str, Callable[[Random], Node | tuple[Node, ...]]] = {
     "lru": lru,
     "lru_matrix": lambda r: lru(r, d=r.matrix(4, I)),
     "lru_diagonal": lambda r: lru(r, m=I, diagonal=r.vector(I)),
+    "rnn_tuned": lambda r: rnn(r, act=of(tuned("scaled_tanh", 1.5, 0.5), CLIPPED)),
+    "lstm_tuned": lambda r: lstm(
+        r,
+        gate=of("sigmoid", CLIPPED),
+        cell=of(tuned("elu", 0.5), CLIPPED),
+        hidden=tuned("leaky_relu", 0.1),
+    ),
+    "lstm_clipped": lambda r: lstm_with(
+        Lstm,
+        r,
+        3,
+        peephole=r.vector(3 * H),
+        projection_bias=r.vector(3),
+        cell_clip=number(0.3),
+        projection_clip=number(0.5),
+    ),
+    "lstm_coupled_clipped": lambda r: lstm_with(
+        CoupledLstm, r, cell_clip=number(0.3), gate=tuned("hard_sigmoid", 0.3, 0.4)
+    ),
+    "lstm_norm_clipped": lambda r: lstm_with(
+        NormLstm, r, gain=gain(r, 4 * H), cell_clip=number(0.3), cell_norm=gain(r, 2 * H)
+    ),
+    "gru_after_tuned": lambda r: gru(r, gate=tuned("hard_sigmoid", 0.3, 0.4), candidate=CLIPPED),
+    "gru_before_tuned": lambda r: gru(
+        r, reset="before", gate=of("sigmoid", CLIPPED), candidate=of("tanh", CLIPPED)
+    ),
+    "gru_norm_tuned": lambda r: norm_gru(r, gate=of("sigmoid", CLIPPED)),
+    "min_gru_tuned": lambda r: min_gru(r, act=tuned("affine", 0.5, 0.25)),
+    "activation_tuned": lambda r: Activation(
+        "y", "x", of(tuned("elu", 2), tuned("affine", 0.5, -0.25))
+    ),
     "layer_norm": lambda r: LayerNorm("norm", "x", gain(r, I), r.vector(I)),
     "rms_norm": lambda r: RmsNorm("norm", "x", gain(r, I)),
     "l2_norm": lambda r: L2Norm("norm", "x"),

@@ -96,7 +96,11 @@ def test_verify_says_where_it_first_differs(file: Path, tmp_path: Path) -> None:
     done = run("verify", tmp_path / "other.ernn", "--json")
     assert done.exit_code == 3
     report = json.loads(done.output)
-    assert report["first_difference"] == [7, 2]
+    step, column, here, there = report["first_difference"]
+    assert (step, column, there) == (7, 2, output[7, 2])
+    assert here == model.probe.output[7, 2]
+    said = run("verify", tmp_path / "other.ernn").output
+    assert f"step 7, column 2: {here:.9g} here, {there:.9g} in the file" in said
     assert 0 < report["max_difference"] < 1e-6
 
 

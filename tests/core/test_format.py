@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import edge_rnn
-from edge_rnn import container, graph, modelfile, validation
+from edge_rnn import activations, container, graph, modelfile, validation
 
 SPEC = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
 
@@ -51,6 +51,12 @@ def test_activations() -> None:
     assert code_words(listed) == list(graph.ACTS)
     rows = [code_words(row[0])[0] for row in table("Nodes", nth=1)]
     assert rows == list(graph.ACTS)[1:], "every activation but linear has its equation"
+    tuned = [code_words(row[0])[0] for row in table("Nodes", nth=2)]
+    names = (("", "(alpha)", "(alpha, beta)")[n] for n in activations.TUNED.values())
+    assert tuned == [a + b for a, b in zip(activations.TUNED, names, strict=True)]
+    for example in ("elu(0.5)", "clip(-3.0, 3.0)", "sigmoid of clip(-3.0, 3.0)"):
+        assert f"`{example}`" in SPEC
+        assert activations.steps(example)
 
 
 def test_description_fields() -> None:

@@ -47,7 +47,9 @@ from edge_rnn.graph import (
     Take,
     bound,
     bounds,
+    of,
     product_bound,
+    tuned,
 )
 from edge_rnn.validation import validate
 from tests.bits import digest
@@ -182,6 +184,10 @@ def test_what_is_bounded() -> None:
     assert [bound(make(r, "hard_tanh", "relu6")) for make in GATED.values()] == [
         *(6, 6, 0, 6, 6, 0, 0, 0, 6)
     ]
+    share, clipped = tuned("hard_sigmoid", 0.3, 0.5), of(tuned("clip", -3, 2), "relu")
+    assert [bound(make(r, share, clipped)) for make in GATED.values()] == [
+        *(3, 3, 0, 3, 3, 3, 3, 3, 3)
+    ]
     assert product_bound(lstm_with(Lstm, r, 3, gate="hard_tanh", hidden="relu6")) == 6
     for act in ("min_gru", "gelu", "log_sigmoid", "exponential"):
         assert [bound(make(r, "sigmoid", act)) for make in GATED.values()] == [0] * len(GATED)
@@ -251,6 +257,15 @@ def test_a_sum_over_features_has_one_order(n: int) -> None:
     ("node", "text"),
     [
         (lstm_with(Lstm, Random(), 3, projection=None), "without a projection R must equal H"),
+        (lstm_with(Lstm, Random(), cell_clip=np.float32([0])), "cell_clip is 0.0, expected more"),
+        (lstm_with(Lstm, Random(), cell_clip=np.float32([-1])), "cell_clip is -1.0"),
+        (
+            lstm_with(Lstm, Random(), cell_clip=np.float32([1, 1])),
+            r"has shape \(2,\), expected \(1\)",
+        ),
+        (lstm_with(Lstm, Random(), projection_clip=np.float32([1])), "clip without a projection"),
+        (lstm_with(Lstm, Random(), projection_bias=np.zeros(7, "f4")), "bias without a projection"),
+        (lstm_with(Lstm, Random(), 3, projection_bias=np.zeros(7, "f4")), "bias has shape"),
         (lru(Random(), m=4, diagonal=np.zeros(4, np.float32)), "with a diagonal M must equal I"),
         (L2Norm("y", "x", -1.0), "epsilon is -1.0, allowed: float from 0.0 to 1000000.0"),
         (L2Norm("y", "x", float("nan")), "epsilon is nan"),

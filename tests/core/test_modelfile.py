@@ -208,7 +208,12 @@ HOSTILE = {
     "missing field": (edit_model(lambda m: m.pop("outputs") and None), "required field `outputs`"),
     "unknown op": (edit_model(put("nodes/0/op", "lambda")), "'lambda'.*known ops: rnn, lstm, gru"),
     "unknown attribute": (edit_model(put("nodes/1/clip", 3)), r"unknown field `clip`.*nodes\[1\]"),
-    "unknown activation": (edit_model(put("nodes/1/gate", "mush")), r"'mush'.*nodes\[1\].gate"),
+    "unknown activation": (
+        edit_model(put("nodes/1/gate", "mush")),
+        "'lstm': gate is 'mush', allowed",
+    ),
+    "not a number in an activation": (edit_model(put("nodes/1/gate", "elu(nan)")), "'elu.nan.'"),
+    "no activation": (edit_model(put("nodes/1/gate", 1)), r"Expected `str`.*nodes\[1\].gate"),
     "wrong type": (edit_model(put("inputs/0/width", "5")), r"Expected `int`, got `str`.*inputs"),
     "cycle": (edit_model(put("nodes/0/input", "rnn")), "'norm' reads 'rnn', which comes after it"),
     "reads itself": (edit_model(put("nodes/0/input", "norm")), "comes after it"),

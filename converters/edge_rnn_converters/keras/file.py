@@ -152,7 +152,7 @@ def _numbered(h5: Any, place: str, name: str) -> tuple[F32, ...]:
     for inner in _INNER:
         found = h5[group].get(inner)
         if found is not None and len(found):
-            return tuple(_read(found, str(i)) for i in range(len(found)))
+            return tuple(read_weight(found, str(i)) for i in range(len(found)))
     return ()
 
 
@@ -160,7 +160,9 @@ def _by_name(groups: Any, name: str) -> tuple[F32, ...]:
     """Weights of an .h5 file, kept under the layer's name and listed in an attribute."""
     if name not in groups:
         return ()
-    return tuple(_read(groups[name], weight) for weight in _listed(groups[name], "weight_names"))
+    return tuple(
+        read_weight(groups[name], weight) for weight in _listed(groups[name], "weight_names")
+    )
 
 
 def _listed(group: Any, attribute: str) -> list[str]:
@@ -173,7 +175,7 @@ def _listed(group: Any, attribute: str) -> list[str]:
     return [_text(x) for piece in pieces for x in group.attrs[piece]]
 
 
-def _read(group: Any, place: str) -> F32:
+def read_weight(group: Any, place: str) -> F32:
     """One weight as float32; its size is checked first, and it must lie in this very file."""
     for part in place.split("/"):
         link = group.get(part, getlink=True)

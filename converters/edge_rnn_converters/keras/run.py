@@ -40,7 +40,7 @@ class KerasRunner:
         if self.steps is not None and self.steps > len(x):
             raise CannotRunError(f"its window of {self.steps} steps is longer than the check's")
         lengths = self._lengths(len(x))
-        with _quiet():
+        with quiet():
             keras, model = self._load()
             runs = [self._predict(keras, model, x[:n]) for n in lengths]
         steps = [[n - 1] if self.last_only else range(n) for n in lengths]
@@ -56,7 +56,7 @@ class KerasRunner:
         return prefixes(T)
 
     def _load(self) -> tuple[Any, Any]:
-        keras = _import_keras()
+        keras = import_keras()
         if keras.__version__.split(".")[0] != self.version.split(".")[0]:
             raise CannotRunError(
                 f"the file is from keras {self.version}, keras {keras.__version__} is installed"
@@ -78,7 +78,7 @@ class KerasRunner:
         return rows
 
 
-def _import_keras() -> Any:
+def import_keras() -> Any:
     """Keras, on a backend that is there; its own choice, TensorFlow, often is not."""
     if "keras" not in sys.modules and "KERAS_BACKEND" not in os.environ:
         backend = next((b for b in _BACKENDS if find_spec(b)), None)
@@ -93,7 +93,7 @@ def _import_keras() -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Warnings of frameworks are about themselves, not about the conversion."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,1 +1,1 @@
-"""ONNX models, and the symbolic execution of graphs of tensors."""
+"""ONNX models, as graphs of tensors."""

@@ -1,4 +1,4 @@
-"""An ONNX file, checked before it is believed, as operators and constants."""
+"""An ONNX file, checked before it is believed, as a graph of tensors."""
 
 from __future__ import annotations
 
@@ -7,44 +7,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_rnn.errors import MissingExtraError, UnsupportedError
 from edge_rnn_converters.detect import ACCEPTED
-from edge_rnn_converters.onnx.trace import Op
+from edge_rnn_converters.onnx import quantized
+from edge_rnn_converters.onnx.external import bring_in
 from edge_rnn_converters.source import MAX_BYTES, refuse
+from edge_rnn_converters.tensors.graph import Op, TensorGraph, TensorInput, needed
 
 MAX_OPERATORS = 20_000
 MIN_OPSET = 7
-
-
-@dataclass(frozen=True, slots=True)
-class GraphInput:
-    """A graph input: its element type and dimensions, None where the size is open."""
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int | None, ...]
+MAX_DEPTH = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OnnxFile:
-    """The graph of a file: operators in order, those that no output needs left out."""
+    """A file's model as bytes, weights and all; its graph, in float; where operators on quantized
+    numbers were replaced to get that, the float model as bytes, and were they activations?"""
 
     blob: bytes
-    framework: str
-    opset: int
-    inputs: tuple[GraphInput, ...]
-    outputs: tuple[str, ...]
-    constants: dict[str, NDArray[Any]]
-    operators: tuple[Op, ...]
+    graph: TensorGraph
+    float_blob: bytes | None = None
+    activations: bool = False
 
 
 def load(path: Path) -> OnnxFile:
-    """The file's graph.
+    """The file's model.
 
     Raises MissingExtraError without onnx, UnsupportedError for a file that is no ONNX model, is
-    too large, or keeps its weights in other files.
+    too large, or keeps its weights in files that are not beside it.
     """
     try:
         import onnx
@@ -56,21 +47,51 @@ def load(path: Path) -> OnnxFile:
         raise UnsupportedError(f"{path.name}: {size} bytes, at most {MAX_BYTES} are read")
     blob = path.read_bytes()
     proto = _parse(onnx, path, blob)
-    _check(onnx, path, proto)
+    _check(path, proto)
+    if bring_in(onnx, path, proto):
+        blob = proto.SerializeToString()
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto)
-    graph = proto.graph
-    constants = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
+    plain, activations, float_blob = proto, False, None
+    if quantized.is_quantized(proto):
+        plain, activations = quantized.as_float(onnx, proto)
+        float_blob = plain.SerializeToString()
+    return OnnxFile(blob, _whole(onnx, plain), float_blob, activations)
+
+
+def _whole(onnx: Any, proto: Any) -> TensorGraph:
     opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
-    return OnnxFile(
-        blob=blob,
-        framework=f"onnx operator set {opset}, {proto.producer_name or 'unknown producer'} "
-        f"{proto.producer_version}".strip(),
-        opset=opset,
-        inputs=tuple(_input(onnx, i) for i in graph.input if i.name not in constants),
-        outputs=tuple(o.name for o in graph.output),
+    framework = (
+        f"onnx operator set {opset}, {proto.producer_name or 'unknown producer'} "
+        f"{proto.producer_version}".strip()
+    )
+    return _graph(onnx, proto.graph, framework, opset)
+
+
+def _graph(onnx: Any, graph: Any, framework: str, opset: int, depth: int = 0) -> TensorGraph:
+    """The graph; those inside it as attributes of their operators."""
+    if depth > MAX_DEPTH:
+        raise UnsupportedError(f"graphs inside graphs, {depth} deep, are too many")
+    constants = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
+    outputs = tuple(o.name for o in graph.output)
+    inside = {
+        (k, a.name): _graph(onnx, a.g, framework, opset, depth + 1)
+        for k, node in enumerate(graph.node)
+        for a in node.attribute
+        if a.type == onnx.AttributeProto.GRAPH
+    }
+    operators = []
+    for k, node in enumerate(graph.node):
+        op = _op(onnx, node)
+        op.attributes.update({name: g for (at, name), g in inside.items() if at == k})
+        operators.append(op)
+    return TensorGraph(
+        framework=framework,
+        inputs=tuple(_input(onnx, i, depth) for i in graph.input if i.name not in constants),
+        outputs=outputs,
         constants=constants,
-        operators=tuple(_op(onnx, n) for n in _needed(graph)),
+        operators=needed(tuple(operators), outputs),
+        opset=opset,
     )
 
 
@@ -85,23 +106,18 @@ def _parse(onnx: Any, path: Path, blob: bytes) -> Any:
     return proto
 
 
-def _check(onnx: Any, path: Path, proto: Any) -> None:
+def _check(path: Path, proto: Any) -> None:
     if len(proto.graph.node) > MAX_OPERATORS:
         raise UnsupportedError(f"{path.name}: {len(proto.graph.node)} operators are too many")
-    for tensor in proto.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            why = "is kept in another file"
-            raise refuse(
-                path.name, f"weight {tensor.name!r}", why,
-                "save the model as one file: onnx.save(onnx.load(SOURCE), TARGET)",
-            )  # fmt: skip
     opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
     if opset < MIN_OPSET:
         why = f"expected {MIN_OPSET} or later"
         raise refuse(path.name, f"operator set {opset}", why, "export it again with a later one")
 
 
-def _input(onnx: Any, value: Any) -> GraphInput:
+def _input(onnx: Any, value: Any, depth: int) -> TensorInput:
+    if depth:
+        return TensorInput(value.name, np.dtype(np.float32), ())
     kind = value.type.tensor_type
     if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
         raise refuse(
@@ -110,26 +126,25 @@ def _input(onnx: Any, value: Any) -> GraphInput:
         )  # fmt: skip
     shape = tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim)
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
-    return GraphInput(value.name, dtype, shape)
+    return TensorInput(value.name, dtype, shape)
 
 
 def _op(onnx: Any, node: Any) -> Op:
-    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    tensors = {
-        name: onnx.numpy_helper.to_array(value)
-        for name, value in attributes.items()
-        if isinstance(value, onnx.TensorProto)
-    }
     kind = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
-    return Op(kind, node.name, tuple(node.input), tuple(node.output), {**attributes, **tensors})
+    attributes = {a.name: _attribute(onnx, a) for a in node.attribute}
+    if kind == "Cast" and "to" in attributes:
+        attributes["to"] = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(attributes["to"]))
+    return Op(kind, node.name, tuple(node.input), tuple(node.output), attributes)
 
 
-def _needed(graph: Any) -> list[Any]:
-    """The nodes that the outputs depend on, in order."""
-    wanted = {o.name for o in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if wanted.intersection(node.output):
-            wanted.update(node.input)
-            kept.append(node)
-    return kept[::-1]
+def _attribute(onnx: Any, attribute: Any) -> Any:
+    """The attribute's value, text as str, a tensor as an array."""
+    value = onnx.helper.get_attribute_value(attribute)
+    match value:
+        case bytes():
+            return value.decode(errors="replace")
+        case [bytes(), *_]:
+            return [v.decode(errors="replace") for v in value]
+        case onnx.TensorProto():
+            return onnx.numpy_helper.to_array(value)
+    return value

@@ -1,235 +1,89 @@
-"""ONNX models: the graph is executed symbolically, and what it does to the stream is the model."""
+"""ONNX models: read as a graph of tensors, run by ONNX Runtime."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edge_rnn.graph import Input, Model
+from edge_rnn.errors import MismatchError
+from edge_rnn.graph import F32
 from edge_rnn_converters.detect import Format
-from edge_rnn_converters.fold import fold
-from edge_rnn_converters.onnx import cells, layers, moves
-from edge_rnn_converters.onnx.file import GraphInput, OnnxFile, load
-from edge_rnn_converters.onnx.run import Layout, OnnxRunner, StatePair
-from edge_rnn_converters.onnx.trace import Op, Trace
-from edge_rnn_converters.onnx.values import (
-    AxisError,
-    Known,
-    Opaque,
-    Role,
-    State,
-    Stream,
-    Value,
-    axis,
-)
-from edge_rnn_converters.refused import ONNX_REFUSED, UNKNOWN
-from edge_rnn_converters.source import LAST_ONLY, WINDOW, Options, Regime, Source, reading, refuse
+from edge_rnn_converters.onnx import quantized
+from edge_rnn_converters.onnx.file import load
+from edge_rnn_converters.source import CannotRunError, Options, Source, SourceRun
+from edge_rnn_converters.tensors.execute import as_source
+from edge_rnn_converters.tensors.run import Engine, GraphRunner
 
-OPERATORS = cells.operator.known | layers.operator.known | moves.operator.known
-"""Every operator that converts."""
-
-_FOLLOWED = ("Identity", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Slice", "Gather", "Split",
-             "Concat", "Cast", "Expand")  # fmt: skip
+MOST = 0.1
 
 
 def read(path: Path, form: Format, options: Options) -> Source:
     """The model in an .onnx file.
 
-    A graph that takes its recurrent state as inputs and returns it as outputs becomes a model
-    that keeps that state itself. A graph that answers for the last step only becomes a stream that
-    answers at every step, with what the source would say if the sequence ended there.
-
     Raises UnsupportedError naming the operator and attribute that can't be run faithfully,
     ModelError for operands that do not fit together, MissingExtraError without onnx.
     """
     file = load(path)
-    trace = Trace(softmax_axis=-1 if file.opset >= 13 else 1)
-    source = _enter(trace, file)
-    for op in file.operators:
-        _execute(trace, op)
-    output, result, states = _leave(trace, file)
-    stream = trace.values[source.name]
-    assert isinstance(stream, Stream)  # noqa: S101 - as _enter made it
-    model = _model(trace, stream, result)
-    layout = _layout(trace, stream, f"input {source.name!r}")
-    time = layout.index(Role.TIME) if Role.TIME in layout else None
-    run = OnnxRunner(
-        file.blob,
-        source,
-        layout,
-        output,
-        _layout(trace, result, f"output {output!r}"),
-        states,
-        steps=1 if time is None else source.shape[time],
-        last_only=result.last,
-        carries=all(cell.initial is not None for cell in trace.cells),
-    )
-    window = run.steps if run.steps is not None and run.steps > 1 else None
-    regime = Regime(window, result.last)
-    notes = _notes(file, output, result, run.steps, states)
-    return Source(fold(model), file.framework, notes, run, regime)
+    source = as_source(file.graph, lambda: _open(file.float_blob or file.blob), options)
+    if not file.activations:
+        return source
+    assert isinstance(source.run, GraphRunner)  # noqa: S101 - as it was just made
+    original = replace(source.run, open=lambda: _open(file.blob))
+    notes = (*source.notes, quantized.ACTIVATIONS)
+    return replace(source, run=_QuantizedRunner(source.run, original), notes=notes)
 
 
-def _enter(trace: Trace, file: OnnxFile) -> GraphInput:
-    """Give constants and inputs their values; returns the input that is the stream."""
-    trace.values.update({name: Known(a) for name, a in file.constants.items()})
-    state_names = _state_inputs(file)
-    streams = []
-    for i in file.inputs:
-        if i.name in state_names:
-            trace.values[i.name] = State(trace.new_ids([n or 1 for n in i.shape]))
-            continue
-        streams.append(i)
-        dims = tuple(axis(f"axis {k} of {i.name!r}", n) for k, n in enumerate(i.shape))
-        value = trace.names.unique(i.name)
-        trace.values[i.name] = Stream(value, dims)
-        trace.inputs.add(value)
-        if i.dtype.kind in "iu":
-            trace.indices.add(value)
-        elif i.dtype != np.float32:
-            raise refuse(f"input {i.name!r}", f"{i.dtype}", "expected float32", "export in float32")
-    trace.entered = trace.ids
-    if len(streams) != 1:
-        names = ", ".join(repr(i.name) for i in streams) or "none"
-        why = "expected one input besides the recurrent states"
-        raise refuse("model", f"inputs {names}", why, "export a model with one input")
-    return streams[0]
+@dataclass(frozen=True, slots=True, eq=False)
+class _QuantizedRunner:
+    """Runs a source without the quantization of its activations, and says what that changes.
+
+    Eight bits leave each activation a noise of 1 / (255 sqrt(12)) of its range, 0.1 %: where the
+    two differ by more than MOST of the result, it is not that noise.
+    """
+
+    plain: GraphRunner
+    original: GraphRunner
+
+    def __call__(self, x: F32) -> SourceRun:
+        """The run of the graph without it.
+
+        Raises CannotRunError, and MismatchError where the two differ too much.
+        """
+        run, given = self.plain(x), self.original(x)
+        error = float(np.sqrt(np.mean((run.y - given.y) ** 2)))
+        usual = float(np.sqrt(np.mean(run.y**2)))
+        if not error <= MOST * usual:
+            raise MismatchError(
+                f"{given.framework} with the source's own quantization differs from its weights "
+                f"in float by {error:.2g} (rms, of {usual:.2g}): convert the float32 model"
+            )
+        note = f"quantizing its activations moves the source's result by {error:.2g} (rms)"
+        return replace(run, notes=(note,))
 
 
-def _state_inputs(file: OnnxFile) -> set[str]:
-    """The graph inputs that reach a cell's initial state through moves of their elements."""
-    maker = {name: op for op in file.operators for name in op.outputs}
-    recurrent = (op for op in file.operators if op.kind in cells.operator.known)
-    todo = [name for op in recurrent for name in op.inputs[5:7]]
-    found: set[str] = set()
-    while todo:
-        name = todo.pop()
-        op = maker.get(name)
-        if op and op.kind in _FOLLOWED and name not in found:
-            todo.extend(op.inputs if op.kind == "Concat" else op.inputs[:1])
-        found.add(name)
-    return found.intersection(i.name for i in file.inputs)
-
-
-def _execute(trace: Trace, op: Op) -> None:
-    args = trace.arguments(op)
+def _open(blob: bytes) -> Engine:
+    """Raises CannotRunError when ONNX Runtime is not installed or can't load the model."""
     try:
-        with reading(str(op)):
-            results = _results(trace, op, args)
-    except AxisError as e:
-        way_out = "export with plain (batch, steps, features) axes"
-        raise op.refuse("axes", str(e), way_out) from e
-    trace.values.update(zip(op.outputs, results, strict=False))
+        import onnxruntime
+    except ImportError as e:
+        raise CannotRunError("onnxruntime is not installed: pip install onnxruntime") from e
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    name = f"onnxruntime {onnxruntime.__version__}"
+    try:
+        session = onnxruntime.InferenceSession(blob, options, providers=["CPUExecutionProvider"])
+    except Exception as e:
+        # ONNX Runtime has no base class of its own for what a graph may do wrong.
+        raise CannotRunError(f"{name} can't load it: {e}") from e
+    names = [output.name for output in session.get_outputs()]
 
+    def call(feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return dict(zip(names, session.run(None, dict(feed)), strict=True))
 
-def _results(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
-    if op.kind in OPERATORS:
-        return OPERATORS[op.kind].run(trace, op, args)
-    if any(isinstance(a, Stream | State) for a in args):
-        raise op.refuse("operator", *ONNX_REFUSED.get(op.kind, UNKNOWN))
-    return [Opaque(name) for name in op.outputs]
-
-
-def _stream(value: Value | None) -> Stream | None:
-    if isinstance(value, State):
-        return value.stream
-    return value if isinstance(value, Stream) else None
-
-
-def _leave(trace: Trace, file: OnnxFile) -> tuple[str, Stream, tuple[StatePair, ...]]:
-    """The output that is the model's result, its value, and the pairs of states.
-
-    A final state is the result only where there is no other: a model of nothing but a cell.
-    """
-    outputs = {name: trace.values.get(name) for name in file.outputs}
-    states = _pair(trace, file, outputs)
-    paired = {pair.output for pair in states}
-    streams = {name: _stream(value) for name, value in outputs.items()}
-    plain = [name for name, value in outputs.items() if not isinstance(value, State)]
-    final = [name for name, stream in streams.items() if stream]
-    found = plain or [name for name in final if name not in paired] or final
-    result = streams[found[0]] if len(found) == 1 else None
-    if result is None:
-        why = f"expected one result besides the recurrent states, found {found}"
-        way_out = "export a model with one output that depends on its input"
-        raise refuse("model", f"outputs {list(outputs)}", why, way_out)
-    return found[0], result, states
-
-
-def _pair(trace: Trace, file: OnnxFile, outputs: dict[str, Value | None]) -> tuple[StatePair, ...]:
-    """Which output is the next value of which state input, element for element.
-
-    Raises UnsupportedError for an input whose next value is not an output: without it the state
-    could not be carried on, as a graph of a single step needs.
-    """
-    following = _following(trace)
-    returned = {n: v.ids for n, v in outputs.items() if isinstance(v, State)}
-    pairs = []
-    for i in file.inputs:
-        value = trace.values[i.name]
-        if not isinstance(value, State):
-            continue
-        after = [following.get(int(id_), -1) for id_ in value.ids.flat]
-        name = next((n for n, ids in returned.items() if ids.ravel().tolist() == after), None)
-        if name is None:
-            why = "no output is its next value, element for element"
-            raise refuse(f"input {i.name!r}", "state", why, "return the final states as outputs")
-        pairs.append(StatePair(i.name, name, value.ids.shape))
-    return tuple(pairs)
-
-
-def _following(trace: Trace) -> dict[int, int]:
-    """The state element that follows each initial one. Two cells can't start from the same: each
-    would go on from its own."""
-    found: dict[int, int] = {}
-    for cell in trace.cells:
-        if cell.initial is None:
-            continue
-        elements = cell.initial.tolist()
-        if not found.keys().isdisjoint(elements):
-            why = "starts from elements that another state starts from too"
-            raise cell.op.refuse(f"initial_{cell.slot}", why, "give each state an input of its own")
-        found.update(zip(elements, cell.final.ravel().tolist(), strict=True))
-    return found
-
-
-def _model(trace: Trace, source: Stream, result: Stream) -> Model:
-    if result.value == source.value:
-        raise refuse("model", "output", "is the input itself", "export the whole model")
-    inputs = (Input(source.value, trace.widths[source.value]),)
-    return Model(inputs, tuple(trace.nodes), (result.value,))
-
-
-def _layout(trace: Trace, stream: Stream, what: str) -> Layout:
-    """What each dimension is; axes that nothing read are the steps and the batch.
-
-    A batch of any size merged with the steps is the steps: streams run one at a time.
-    """
-    roles = []
-    for dim in stream.dims:
-        for atom in dim:
-            if atom not in trace.roles.of:
-                taken = Role.TIME in trace.roles.of.values()
-                trace.roles.of[atom] = Role.BATCH if taken else Role.TIME
-        found = {trace.roles.of[atom] for atom in dim}
-        if len(dim) > 1 and (Role.FEATURE in found or any(atom.size for atom in dim)):
-            raise refuse("model", what, f"merges the axes {list(dim)}", "export them apart")
-        roles.append(Role.TIME if Role.TIME in found else next(iter(found), None))
-    return tuple(roles)
-
-
-def _notes(
-    file: OnnxFile, output: str, result: Stream, steps: int | None, states: tuple[StatePair, ...]
-) -> tuple[str, ...]:
-    kept = {output, *(pair.output for pair in states)}
-    notes = [
-        f"output {name!r} is a final state, which edge-rnn keeps itself: left out"
-        for name in file.outputs
-        if name not in kept
-    ]
-    if result.last:
-        notes.append(LAST_ONLY.format(f"output {output!r} is of the last step only"))
-    if steps is not None and steps > 1:
-        notes.append(WINDOW.format(steps, steps))
-    return tuple(notes)
+    return Engine(name, call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +35,13 @@ def check(peer: str, model: Model, acts: Collection[str] = COMMON_ACTS) -> None:
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise UnsupportedError(f"{peer} is measured on models of one input and one output only")
     for node in model.nodes:
-        if not isinstance(node, Scale | Rnn | Lstm | Gru | Dense | Activation | Softmax):
+        if type(node) not in (Scale, Rnn, Lstm, Gru, Dense, Activation, Softmax):
             raise UnsupportedError(f"{peer}: node {node.name!r}: {node.OP} is not measured there")
+        for f in fields(node):
+            if f.metadata.get("optional") and getattr(node, f.name) is not None:
+                raise UnsupportedError(
+                    f"{peer}: node {node.name!r}: {f.name} is not measured there"
+                )
         for name, act in _acts(node).items():
             if act not in ((CELL_ACTS[name],) if name in CELL_ACTS else acts):
                 raise UnsupportedError(

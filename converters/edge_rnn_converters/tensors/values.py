@@ -1,4 +1,4 @@
-"""What is known of a value of an ONNX graph while it is executed symbolically.
+"""What is known of a value of a graph while it is executed symbolically.
 
 The stream, the value that has one vector a step, is known by where its time, batch and feature
 axes are; everything around it (constants, sizes, initial states) by its very elements. So a
@@ -27,10 +27,12 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Atom:
-    """An axis longer than one; `size` None: not known before the graph runs."""
+    """An axis longer than one; `size` None: not known before the graph runs. `whole` is the axis
+    that it was cut out of."""
 
     label: str
     size: int | None
+    whole: Atom | None = None
 
     def __repr__(self) -> str:
         return self.label
@@ -49,11 +51,18 @@ class Size:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stream:
-    """The model's value `value` with its axes; `last`: only the last step's vector is here."""
+    """The model's value `value` with its axes.
+
+    `order` has the axes of the value's vector, outer first, those that are features; where nothing
+    read an input yet, any axis of it may be one. `last`: only the last step's vector is here.
+    `padded` (before, after, number): steps that are still to be put around it.
+    """
 
     value: str
     dims: tuple[Dim, ...]
+    order: Dim
     last: bool = False
+    padded: tuple[int, int, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,13 +91,23 @@ class State:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Lengths:
+    """How many steps each sequence has: all that there are."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counter:
+    """The number of a loop's step."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Opaque:
     """Bookkeeping that was not followed; it is refused where it would matter."""
 
     origin: str
 
 
-Value: TypeAlias = Stream | Known | Filled | State | Opaque
+Value: TypeAlias = Stream | Known | Filled | State | Lengths | Counter | Opaque
 
 
 class AxisError(Exception):
@@ -96,25 +115,65 @@ class AxisError(Exception):
 
 
 @dataclass(slots=True)
-class Roles:
-    """What each axis turned out to be. A second reading that differs is an AxisError."""
+class Axes:
+    """What each axis turned out to be, and its size where only its reader tells it.
+
+    `window`: how many steps there are, where the graph leaves it open.
+    """
 
     of: dict[Atom, Role] = field(default_factory=dict)
+    sizes: dict[Atom, int] = field(default_factory=dict)
+    window: int | None = None
+
+    def role(self, atom: Atom) -> Role | None:
+        """What the axis is, None as long as nothing read it."""
+        while atom not in self.of and atom.whole is not None:
+            atom = atom.whole
+        return self.of.get(atom)
 
     def bind(self, dim: Dim, role: Role) -> None:
-        """Read a dimension, at most one axis, as `role`."""
-        if len(dim) > 1:
+        """Read a dimension as `role`: at most one axis, of features any number.
+
+        Raises AxisError where a second reading differs.
+        """
+        if len(dim) > 1 and (role is not Role.FEATURE or self.has(dim, Role.TIME)):
             raise AxisError(f"{role.value} merged from the axes {list(dim)}")
         for atom in dim:
-            if self.of.setdefault(atom, role) is not role:
-                raise AxisError(f"{atom} is {self.of[atom].value} and can't be {role.value} too")
+            if (self.role(atom) or role) is not role:
+                found = self.role(atom)
+                assert found is not None  # noqa: S101 - just compared
+                raise AxisError(f"{atom} is {found.value} and can't be {role.value} too")
+            if atom.whole is not None and role is not Role.FEATURE:
+                raise AxisError(f"{role.value} cut out of the axis {atom.whole}")
+            while atom.whole is not None:
+                self.of[atom], atom = role, atom.whole
+            self.of[atom] = role
+
+    def has(self, dim: Dim, role: Role) -> bool:
+        """Is one of the dimension's axes of that role?"""
+        return any(self.role(atom) is role for atom in dim)
 
     def find(self, dims: Sequence[Dim], role: Role) -> int | None:
         """Which dimension holds the axis of that role."""
-        for i, dim in enumerate(dims):
-            if any(self.of.get(atom) is role for atom in dim):
-                return i
-        return None
+        return next((i for i, dim in enumerate(dims) if self.has(dim, role)), None)
+
+    def features(self, dim: Dim) -> Dim:
+        """Those of the axes that are features."""
+        return tuple(atom for atom in dim if self.role(atom) is Role.FEATURE)
+
+    def size(self, atom: Atom) -> int:
+        """How long the axis is. Raises AxisError where that is open."""
+        size = self.sizes.get(atom, atom.size)
+        if size is None and self.role(atom) is Role.TIME:
+            size = self.window
+        if size is None:
+            how = "Give all sizes in the export, or with --input NAME=1x512"
+            raise AxisError(f"how many {atom} are there? {how}")
+        return size
+
+    def length(self, dim: Dim) -> int:
+        """How long the dimension is. Raises AxisError where that is open."""
+        return math.prod(self.size(atom) for atom in dim)
 
     def drop(self, dim: Dim) -> None:
         """Read a dimension that an operator removes: of one, or the batch, run one at a time."""
@@ -128,7 +187,7 @@ def transpose(dims: Sequence[Dim], perm: Sequence[int]) -> tuple[Dim, ...]:
     return tuple(dims[p] for p in perm)
 
 
-def squeeze(dims: Sequence[Dim], axes: Sequence[int] | None, roles: Roles) -> tuple[Dim, ...]:
+def squeeze(dims: Sequence[Dim], axes: Sequence[int] | None, roles: Axes) -> tuple[Dim, ...]:
     """The dimensions without `axes`. Without a list, what goes would depend on the data."""
     if axes is None:
         if any(atom.size is None for dim in dims for atom in dim):
@@ -147,29 +206,38 @@ def unsqueeze(dims: Sequence[Dim], axes: Sequence[int]) -> tuple[Dim, ...]:
     return tuple(() if i in new else next(rest) for i in range(rank))
 
 
-def reshape(dims: Sequence[Dim], shape: Sequence[Any], zero_copies: bool = True) -> tuple[Dim, ...]:
+def reshape(stream: Stream, shape: Sequence[Any], zero_copies: bool = True) -> Stream:
     """The axes regrouped to `shape`: ints, `Size`s, one -1, 0 for "as before".
 
-    Axes keep their order, so a dimension takes the next axes whose sizes multiply to its own.
+    Axes keep their order, so a dimension takes the next axes whose sizes multiply to its own; an
+    axis may be cut in two.
     """
+    dims = stream.dims
+    cuts: Cuts = {}
     targets = [dims[i] if zero_copies and _is(n, 0) else n for i, n in enumerate(shape)]
     free = next((i for i, n in enumerate(targets) if _is(n, -1)), len(targets))
     atoms = [atom for dim in dims for atom in dim]
-    head = [_take(atoms, n) for n in targets[:free]]
+    head = [_take(atoms, n, cuts, inner=False) for n in targets[:free]]
     atoms.reverse()
-    tail = [_take(atoms, n)[::-1] for n in reversed(targets[free + 1 :])][::-1]
+    tail = [_take(atoms, n, cuts, inner=True)[::-1] for n in reversed(targets[free + 1 :])][::-1]
     rest = tuple(reversed(atoms))
     if free == len(targets) and rest:
         raise AxisError(f"the axes {list(rest)} have no place in the new shape")
-    return (*head, *([rest] if free < len(targets) else []), *tail)
+    regrouped = (*head, *([rest] if free < len(targets) else []), *tail)
+    return replace(stream, dims=regrouped, order=_cut_up(stream.order, cuts))
+
+
+Cuts: TypeAlias = dict[Atom, Dim]
+"""Which parts, outer first, an axis was cut into."""
 
 
 def _is(n: Any, value: int) -> bool:
     return not isinstance(n, Size | tuple) and int(n) == value
 
 
-def _take(atoms: list[Atom], n: Any) -> Dim:
-    """The next axes that make a dimension of size n, taken off the list."""
+def _take(atoms: list[Atom], n: Any, cuts: Cuts, *, inner: bool) -> Dim:
+    """The next axes that make a dimension of size n, taken off the list; `inner`: it goes from
+    the innermost axis outwards."""
     wanted = n.dim if isinstance(n, Size) else n if isinstance(n, tuple) else None
     if wanted is not None:
         taken = tuple(atoms[: len(wanted)])
@@ -177,15 +245,36 @@ def _take(atoms: list[Atom], n: Any) -> Dim:
             raise AxisError(f"the axes {list(wanted)} are not next to each other there")
         del atoms[: len(wanted)]
         return taken
-    taken, size = (), 1
-    while size < int(n) and atoms:
+    taken, left = (), int(n)
+    while left > 1 and atoms:
         atom = atoms.pop(0)
         if atom.size is None:
             raise AxisError(f"whether {atom} has {n} elements depends on the sizes at run time")
-        taken, size = (*taken, atom), size * atom.size
-    if size != int(n):
+        size = atom.size
+        if size > left and size % left == 0:
+            atom, rest = _cut(atom, left, cuts, inner=inner)
+            atoms.insert(0, rest)
+            size = left
+        if left % size:
+            break
+        taken, left = (*taken, atom), left // size
+    if left != 1:
         raise AxisError(f"no axes multiply to {n}")
     return taken
+
+
+def _cut(atom: Atom, size: int, cuts: Cuts, *, inner: bool) -> tuple[Atom, Atom]:
+    """The axis as (the part of that size, the rest)."""
+    assert atom.size is not None  # noqa: S101 - its caller looked
+    part = Atom(f"{size} of {atom}", size, atom)
+    rest = Atom(f"{atom.size // size} of {atom}", atom.size // size, atom)
+    cuts[atom] = (rest, part) if inner else (part, rest)
+    return part, rest
+
+
+def _cut_up(order: Dim, cuts: Cuts) -> Dim:
+    """The axes with those that were cut as their parts."""
+    return sum((_cut_up(cuts[a], cuts) if a in cuts else (a,) for a in order), ())
 
 
 def axis(label: str, size: int | None) -> Dim:
@@ -204,4 +293,11 @@ def sizes(stream: Stream) -> Known:
     for i, dim in enumerate(stream.dims):
         known = [atom.size for atom in dim if atom.size is not None]
         shape[i] = math.prod(known) if len(known) == len(dim) else Size(dim)
-    return Known(shape)
+    return known_shape(shape)
+
+
+def known_shape(shape: NDArray[Any]) -> Known:
+    """An array of ints and `Size`s, as plain ints if it can be."""
+    if any(isinstance(n, Size) for n in shape.flat):
+        return Known(shape)
+    return Known(shape.astype(np.int64))

@@ -1,0 +1,1 @@
+"""Graphs of tensors, of whatever framework, executed symbolically into a model."""

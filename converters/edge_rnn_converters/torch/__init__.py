@@ -1,0 +1,1 @@
+"""PyTorch: live modules, exported programs (.pt2) and TorchScript."""

@@ -1,0 +1,33 @@
+"""Runs a described network with the framework whose layout its arrays have, to check it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edge_rnn.graph import F32
+from edge_rnn_converters.source import CannotRunError, Runner, SourceRun
+from edge_rnn_converters.weights.layer import Place
+
+
+@dataclass(frozen=True, slots=True)
+class _Nothing:
+    """Arrays in ONNX's layout stand in a graph, which these have not."""
+
+    def __call__(self, x: F32) -> SourceRun:
+        """Raises CannotRunError."""
+        raise CannotRunError("nothing runs arrays in ONNX's layout without their graph")
+
+
+def runner(places: Sequence[Place]) -> Runner:
+    """What runs the layers: torch for PyTorch's layout, Keras for Keras's."""
+    match places[0].layout:
+        case "pytorch":
+            from edge_rnn_converters.weights.run_torch import TorchRunner
+
+            return TorchRunner(places)
+        case "keras":
+            from edge_rnn_converters.weights.run_keras import KerasRunner
+
+            return KerasRunner(places)
+    return _Nothing()

@@ -1,0 +1,458 @@
+"""PyTorch: modules, exported programs and TorchScript, each against PyTorch itself."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_rnn import Session
+from edge_rnn.errors import ModelError, UnsupportedError
+from edge_rnn.graph import Model, schedules
+from edge_rnn_converters import compare, convert, convert_with_report
+from edge_rnn_converters.detect import detect
+from edge_rnn_converters.source import Options, Source
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+
+from edge_rnn_converters.torch.source import read, read_module  # noqa: E402
+
+T, I, H = 9, 4, 6
+
+
+def example(*shape: int) -> tuple[Any, ...]:
+    return (torch.zeros(shape),)
+
+
+def quietly(make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """What PyTorch makes, without what it warns of meanwhile."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return make(*arguments, **options)
+
+
+def agrees(source: Source, bound: float = 1e-5) -> Model:
+    """The model, once PyTorch and the float64 reference give the same on 256 steps."""
+    x = compare.stress(source.model)
+    y = compare.truth(source.model, x)
+    ran = source.run(x)
+    assert len(ran.steps) >= 3
+    first, period = schedules(source.model)[source.model.outputs[0]]
+    wanted = y[(ran.steps - first) // period]
+    assert np.abs(ran.y - wanted).max() <= bound * (1 + np.abs(wanted).max())
+    assert np.abs(y).max() > 1e-3
+    return source.model
+
+
+def converted(module: Any, inputs: tuple[Any, ...]) -> Model:
+    torch.manual_seed(0)
+    return agrees(read_module(module, Options(example_inputs=inputs)))
+
+
+def ops(model: Model) -> list[str]:
+    return [node.OP for node in model.nodes]
+
+
+class Layer(nn.Module):
+    """A recurrent layer and what is taken of its result."""
+
+    def __init__(self, kind: Any, of: Callable[[Any], Any] = lambda r: r[0], **options: Any):
+        super().__init__()
+        self.layer, self.of = kind(I, H, **options), of
+
+    def forward(self, x: Any) -> Any:
+        return self.of(self.layer(x))
+
+
+KINDS = {"lstm": (nn.LSTM, {}), "gru": (nn.GRU, {}), "tanh": (nn.RNN, {}),
+         "relu": (nn.RNN, {"nonlinearity": "relu"})}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_recurrent_layers(kind: str, layers: int, batch_first: bool, bias: bool) -> None:
+    torch.manual_seed(layers)
+    cls, more = KINDS[kind]
+    module = Layer(cls, num_layers=layers, batch_first=batch_first, bias=bias,
+                   dropout=0.3 * (layers > 1), **more)  # fmt: skip
+    shape = (2, T, I) if batch_first else (T, 2, I)
+    assert ops(converted(module, example(*shape))) == [kind if kind in ("lstm", "gru") else "rnn"
+                                                       ] * layers  # fmt: skip
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("shape", [(T, I), (T, 1, I), (T, 3, I)])
+def test_projections(layers: int, shape: tuple[int, ...]) -> None:
+    model = converted(Layer(nn.LSTM, num_layers=layers, proj_size=3), example(*shape))
+    assert model.nodes[-1].projection.data.shape == (3, H)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_final_state_is_an_answer_at_every_step(kind: str) -> None:
+    cls, more = KINDS[kind]
+    last = Layer(cls, lambda r: (r[1][0] if kind == "lstm" else r[1])[-1], num_layers=2, **more)
+    source = read_module(last, Options(example_inputs=example(T, 1, I)))
+    agrees(source)
+    assert source.regime.ends
+
+
+def test_both_directions_are_nodes_that_look_ahead() -> None:
+    source = read_module(
+        Layer(nn.GRU, bidirectional=True), Options(example_inputs=example(T, 1, I))
+    )
+    assert [n.OP for n in source.model.nodes].count("reverse") == 2
+
+
+class Stepper(nn.Module):
+    """Cells stepped by hand; the state is an argument and a result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.LSTMCell(I, H), nn.GRUCell(H, 5)
+        self.third, self.head = nn.RNNCell(5, 3, nonlinearity="relu"), nn.Linear(3, 2)
+
+    def forward(self, x: Any, state: Any) -> Any:
+        (h, c), g, r = state
+        h, c = self.first(x, (h, c))
+        g = self.second(torch.sigmoid(h), g)
+        r = self.third(g, r)
+        return self.head(r), ((h, c), g, r)
+
+
+def test_cells_with_their_state_as_input_and_output() -> None:
+    z = torch.zeros
+    inputs = (z(1, I), ((z(1, H), z(1, H)), z(1, 5), z(1, 3)))
+    model = converted(Stepper(), inputs)
+    assert ops(model) == ["lstm", "activation", "gru", "rnn", "dense"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_with_their_state_as_input_and_output(kind: str) -> None:
+    cls, more = KINDS[kind]
+    state = torch.zeros(2, 1, H)
+    given = (torch.zeros(1, 1, I), (state, state) if kind == "lstm" else state)
+
+    class Stateful(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = cls(I, H, 2, batch_first=True, **more)
+
+        def forward(self, x: Any, state: Any) -> Any:
+            return self.layer(x, state)
+
+    model = converted(Stateful(), given)
+    assert len(model.nodes) == 2
+
+
+class Keeping(nn.Module):
+    """Keeps its state itself, `how` it likes, and the last two inputs beside it."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.cell, self.head, self.how = nn.GRUCell(3 * I, H), nn.Linear(H, 2), how
+        self.register_buffer("h", torch.zeros(1, H))
+        self.seen: Any = None
+        self.state: Any = None
+
+    def forward(self, x: Any) -> Any:
+        seen = torch.zeros(2, I) if self.seen is None else self.seen
+        window = torch.cat([seen, x])
+        self.seen = window[1:]
+        before = self.h if self.how == "buffer" else self.state
+        h = self.cell(window.reshape(1, -1), before)
+        if self.how == "buffer":
+            self.h.copy_(h)
+        else:
+            self.state = h
+        return self.head(h)
+
+
+@pytest.mark.parametrize("how", ["buffer", "attribute"])
+def test_a_state_that_the_module_keeps(how: str) -> None:
+    module = Keeping(how)
+    model = converted(module, example(1, I))
+    assert ops(model).count("gru") == 1
+    assert ops(model).count("conv1d") == 2  # what it keeps of the inputs, one and two steps ago
+    assert module.seen is None, "the user's own module is left alone"
+    assert not module.h.any()
+
+
+class Looping(nn.Module):
+    """A Python loop over the steps."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.cell, self.top = nn.LSTMCell(I, H), nn.GRUCell(H, 5)
+        self.mix, self.head, self.how = nn.Linear(5, 5), nn.Linear(5, 2), how
+
+    def forward(self, x: Any) -> Any:
+        parts = x.unbind(1) if self.how == "unbind" else None
+        state, g, results = None, torch.zeros(x.shape[0], 5), []
+        for t in range(x.shape[1]):
+            state = self.cell(x[:, t] if parts is None else parts[t], state)
+            g = self.top(torch.tanh(state[0]), g)
+            results.append(self.head(g) if self.how == "inside" else g)
+        if self.how == "last":
+            return self.head(g)
+        y = torch.stack(results, 1)
+        return y if self.how == "inside" else self.head(y)
+
+
+@pytest.mark.parametrize("how", ["inside", "after", "unbind", "last"])
+def test_a_loop_over_the_steps(how: str) -> None:
+    model = converted(Looping(how), example(1, T, I))
+    assert ops(model) == ["lstm", "activation", "gru", "dense"]
+
+
+def test_a_cell_written_out_in_operators_is_refused() -> None:
+    class Elman(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w, self.u = nn.Linear(I, H), nn.Linear(H, H)
+
+        def forward(self, x: Any) -> Any:
+            h, rows = torch.zeros(1, H), []
+            for t in range(x.shape[1]):
+                h = torch.tanh(self.w(x[:, t]) + self.u(h))
+                rows.append(h)
+            return torch.stack(rows, 1)
+
+    with pytest.raises(UnsupportedError, match="no cell keeps it"):
+        converted(Elman(), example(1, T, I))
+
+
+class Realistic(nn.Module):
+    """A causal convolution, two GRU layers, a norm with a way around it, a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(I, 8, 3)
+        self.gru = nn.GRU(8, H, 2, batch_first=True, dropout=0.2)
+        self.norm, self.drop, self.head = nn.LayerNorm(H), nn.Dropout(0.5), nn.Linear(H, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = nn.functional.pad(x.transpose(1, 2), (2, 0))
+        y = torch.relu(self.conv(y)).transpose(1, 2)
+        y = self.gru(y)[0]
+        return torch.softmax(self.head(self.drop(self.norm(y) + y)), -1)
+
+
+REALISTIC = ["conv1d", "gru", "gru", "layer_norm", "add", "dense", "softmax"]
+
+
+@pytest.fixture(scope="module")
+def realistic() -> Any:
+    torch.manual_seed(1)
+    return Realistic().eval()
+
+
+def test_a_module(realistic: Any) -> None:
+    assert ops(converted(realistic, example(1, 30, I))) == REALISTIC
+
+
+@pytest.mark.parametrize("how", ["traced", "scripted", "frozen"])
+def test_torchscript(realistic: Any, how: str, tmp_path: Path) -> None:
+    path = tmp_path / "any name"
+    if how == "traced":
+        script = quietly(torch.jit.trace, realistic, torch.zeros(1, 30, I))
+    else:
+        script = quietly(torch.jit.script, realistic)
+    (quietly(torch.jit.freeze, script) if how == "frozen" else script).save(path)
+    assert detect(path) == "torchscript"
+    source = read(path, "torchscript", Options())
+    assert ops(agrees(source)) == REALISTIC
+    assert source.regime.window is None
+
+
+def exported(module: Any, path: Path, *shape: int, dynamic: Any = None) -> Path:
+    program = quietly(torch.export.export, module, example(*shape), dynamic_shapes=dynamic)
+    quietly(torch.export.save, program, path)
+    return path
+
+
+def test_an_exported_program(realistic: Any, tmp_path: Path) -> None:
+    path = exported(realistic, tmp_path / "m.pt2", 1, 30, I)
+    assert detect(path) == "pt2"
+    source = read(path, "pt2", Options())
+    assert ops(agrees(source)) == REALISTIC
+    assert source.regime.window == 30
+    assert any("windows of 30 steps" in note for note in source.notes)
+
+
+def test_an_exported_program_of_any_number_of_steps(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(I, H), nn.ReLU(), nn.LayerNorm(H), nn.Linear(H, 2)).eval()
+    open_steps = ({1: torch.export.Dim("T", min=2, max=4096)},)
+    path = exported(module, tmp_path / "m.pt2", 1, 30, I, dynamic=open_steps)
+    source = read(path, "pt2", Options())
+    agrees(source)
+    assert source.regime.window is None
+
+
+def test_an_exported_program_that_keeps_its_state(tmp_path: Path) -> None:
+    class Buffered(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = nn.LSTMCell(I, H)
+            self.register_buffer("h", torch.zeros(1, H))
+            self.register_buffer("c", torch.zeros(1, H))
+
+        def forward(self, x: Any) -> Any:
+            h, c = self.cell(x, (self.h, self.c))
+            self.h.copy_(h)
+            self.c.copy_(c)
+            return h
+
+    path = exported(Buffered().eval(), tmp_path / "m.pt2", 1, I)
+    assert ops(agrees(read(path, "pt2", Options()))) == ["lstm"]
+
+
+def test_convert_takes_a_module_and_a_file(realistic: Any, tmp_path: Path) -> None:
+    quietly(torch.jit.script, realistic).save(tmp_path / "m.pt")
+    live = convert(realistic, "float32", example_inputs=example(1, 30, I), check="require")
+    report = convert_with_report(tmp_path / "m.pt", "float32", check="require")
+    x = compare.stress(live)
+    y = Session(live, capacity=1).run("s", x)
+    with torch.inference_mode():
+        wanted = realistic(torch.from_numpy(x)[None])[0].numpy()
+    np.testing.assert_allclose(y, wanted, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(Session(report.model, capacity=1).run("s", x), y)
+    assert report.report.source_error is not None
+    assert live.provenance is not None
+    assert live.provenance.source == "Realistic"
+    assert len(live.provenance.sha256) == 64
+
+
+class Of(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Any) -> Any:
+        return self.function(x)
+
+
+F = nn.functional
+FUNCTIONS: dict[str, tuple[Callable[[Any], Any], list[str]]] = {
+    "relu in place": (lambda x: F.relu(x * 2, inplace=True), ["scale", "activation"]),
+    "elu": (F.elu, ["activation"]),
+    "gelu": (F.gelu, ["activation"]),
+    "gelu tanh": (lambda x: F.gelu(x, approximate="tanh"), ["activation"]),
+    "silu": (F.silu, ["activation"]),
+    "selu": (F.selu, ["activation"]),
+    "mish": (F.mish, ["activation"]),
+    "softplus": (F.softplus, ["activation"]),
+    "softsign": (F.softsign, ["activation"]),
+    "hardswish": (F.hardswish, ["activation"]),
+    "hardtanh": (F.hardtanh, ["activation"]),
+    "hardsigmoid": (F.hardsigmoid, ["activation"]),
+    "relu6": (F.relu6, ["activation"]),
+    "leaky_relu": (F.leaky_relu, ["prelu"]),
+    "logsigmoid": (F.logsigmoid, ["scale", "activation", "scale"]),
+    "softmax": (lambda x: F.softmax(x, 2), ["softmax"]),
+    "log_softmax": (lambda x: F.log_softmax(x, -1), ["log_softmax"]),
+    "normalize": (lambda x: F.normalize(x, dim=-1), ["l2_norm"]),
+    "layer_norm": (lambda x: F.layer_norm(x, (I,)), ["layer_norm"]),
+    "rms_norm": (lambda x: F.rms_norm(x, (I,)), ["rms_norm"]),
+    "rsub": (lambda x: 3 - x, ["scale"]),
+    "scaled sum": (lambda x: torch.add(x, x.tanh(), alpha=0.5), None),
+    "parts": (lambda x: torch.cat([x[..., 2:], x.chunk(2, -1)[0].tanh()], -1), None),
+}  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions(name: str) -> None:
+    function, wanted = FUNCTIONS[name]
+    model = converted(Of(function), example(1, 10, I))
+    assert wanted is None or ops(model) == wanted
+
+
+def test_convolution_and_pooling() -> None:
+    module = nn.Sequential(nn.Conv1d(I, 5, 3), nn.BatchNorm1d(5), nn.ELU(), nn.MaxPool1d(2))
+    assert ops(converted(module, example(1, I, 30)))[::3] == ["conv1d", "pool"]
+
+
+def test_an_embedding() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.gru = nn.Embedding(11, 5), nn.GRU(5, H)
+
+        def forward(self, x: Any) -> Any:
+            return self.gru(self.table(x))[0]
+
+    inputs = (torch.randint(11, (T, 1)),)
+    assert ops(converted(Model(), inputs)) == ["embedding", "gru"]
+
+
+def attention(x: Any) -> Any:
+    return F.scaled_dot_product_attention(x, x, x)
+
+
+def written(x: Any) -> Any:
+    y = torch.zeros_like(x)
+    y[:, 0] = x[:, 0] * 2
+    return y + x
+
+
+def decided(x: Any) -> Any:
+    return x * 2 if x.mean() > 0 else x * 3
+
+
+def by_numpy(x: Any) -> Any:
+    return x * torch.from_numpy(np.tanh(x.numpy()))
+
+
+REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "attention": (attention, "scaled_dot_product_attention: .*train without attention|scaled_dot"),
+    "a write to a part": (written, "in-place operator: changes a tensor through another view"),
+    "a decision": (decided, "control flow: what is computed depends on the data's values"),
+    "numpy": (by_numpy, "two calls on different data do not run the same operators"),
+    "noise": (lambda x: x + torch.randn(4), "two calls on different data"),
+    "an unknown operator": (lambda x: torch.erfinv(x), "aten.erfinv.default 'erfinv': operator"),
+    "a sum over time": (lambda x: x.cumsum(1), "aten.cumsum.default"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals_name_the_operator(name: str) -> None:
+    function, text = REFUSED[name]
+    with pytest.raises(UnsupportedError, match=text):
+        read_module(Of(function), Options(example_inputs=example(1, T, I)))
+
+
+def test_a_state_that_is_not_zero_at_first_is_refused() -> None:
+    module = Keeping("buffer")
+    module.h += 1
+    with pytest.raises(UnsupportedError, match="initial state: the first call does not compute"):
+        converted(module, example(1, I))
+
+
+def test_a_module_without_an_example_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="example_inputs: are missing"):
+        convert(nn.GRU(I, H))
+
+
+def test_an_example_that_the_module_does_not_take() -> None:
+    with pytest.raises((UnsupportedError, ModelError), match="GRU"):
+        convert(nn.GRU(I, H), example_inputs=example(1, T, I + 1))
+
+
+def test_torchscript_with_several_inputs_asks_for_their_shapes(tmp_path: Path) -> None:
+    class Two(nn.Module):
+        def forward(self, x, gain: int):  # type: ignore[no-untyped-def]
+            return torch.tanh(x * gain)
+
+    quietly(torch.jit.script, Two()).save(tmp_path / "m.pt")
+    with pytest.raises(UnsupportedError, match="it has 2 inputs of shapes that it does not tell"):
+        read(tmp_path / "m.pt", "torchscript", Options())
+    known = Options(inputs={"x": (1, T, I), "gain": 3})
+    assert ops(agrees(read(tmp_path / "m.pt", "torchscript", known))) == ["scale", "activation"]
