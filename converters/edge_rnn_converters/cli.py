@@ -93,12 +93,6 @@ def _inputs(
     "--check", type=click.Choice(get_args(Check)), default="auto", show_default=True,
     help="Run the source framework and compare: if installed, in any case, or not.",
 )  # fmt: skip
-@options
-@described
-@click.option(
-    "--describe", type=click.Path(path_type=Path), metavar="TOML",
-    help="Write a description to edit, as far as the file's arrays tell, and stop.",
-)  # fmt: skip
 @click.option(
     "--mode", type=click.Choice(["continuous", "tumbling", "sliding"]), default=None,
     help="Carry a stream's state on for ever, or start anew at each window; as the source, if "
@@ -107,6 +101,12 @@ def _inputs(
 @click.option("--window", type=int, metavar="N", help="Messages of a window.")
 @click.option("--hop", type=int, metavar="K", help="Messages from one sliding window to the next.")
 @click.option("--every", is_flag=True, help="Answer at each step of a tumbling window.")
+@options
+@described
+@click.option(
+    "--describe", type=click.Path(path_type=Path), metavar="TOML",
+    help="Write a description to edit, as far as the file's arrays tell, and stop.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def convert(
     source: Path,
@@ -119,13 +119,13 @@ def convert(
     rate: float | None,
     inputs: dict[str, tuple[int, ...] | float],
     check: Check,
-    description: Path | None,
-    network: str,
-    describe: Path | None,
     mode: str | None,
     window: int | None,
     hop: int | None,
     every: bool,
+    description: Path | None,
+    network: str,
+    describe: Path | None,
     as_json: bool,
     **measuring: Any,
 ) -> None:
@@ -156,8 +156,8 @@ def convert(
             f"--feature-units names {len(feature_units)} units for {len(features)} --features"
         )
     units = feature_units or [""] * len(features)
-    asked = request(**measuring)
     chosen = _mode(mode, window, hop, every)
+    asked = request(**measuring)
     try:
         if asked.page is not None:
             plots.check()
@@ -171,10 +171,10 @@ def convert(
                 rate_hz=rate,
                 inputs=inputs,
                 check=check,
+                mode=chosen,
                 certificate=asked,
                 description=description,
                 network=network,
-                mode=chosen,
                 progress=progress,
             )
             modelfile.save(conversion.model, output)
@@ -191,16 +191,6 @@ def convert(
         sys.exit(3)
 
 
-def _describe(source: Path, target: Path) -> None:
-    try:
-        text = template(source)
-        with target.open("x") as f:
-            f.write(text)
-    except (EdgeRnnError, OSError) as e:
-        fail(e)
-    click.echo(f"written: {target}; edit it, then convert with --description {target}")
-
-
 def _mode(mode: str | None, window: int | None, hop: int | None, every: bool) -> Mode | None:
     """The mode of these options. Raises UsageError where they don't fit together."""
     if (window is None) == (mode in ("tumbling", "sliding")):
@@ -212,6 +202,16 @@ def _mode(mode: str | None, window: int | None, hop: int | None, every: bool) ->
     if window is not None:
         return Window(window, hop or window, every)
     return "continuous" if mode == "continuous" else None
+
+
+def _describe(source: Path, target: Path) -> None:
+    try:
+        text = template(source)
+        with target.open("x") as f:
+            f.write(text)
+    except (EdgeRnnError, OSError) as e:
+        fail(e)
+    click.echo(f"written: {target}; edit it, then convert with --description {target}")
 
 
 def _facts(conversion: Conversion, output: Path) -> dict[str, object]:

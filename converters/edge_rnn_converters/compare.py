@@ -18,7 +18,7 @@ from edge_rnn.graph import (
     Node,
     Probe,
     Scale,
-    answer_steps,
+    Window,
     output_digest,
     tensors,
 )
@@ -123,18 +123,19 @@ def truth(model: Model, x: F32) -> Truth:
     return Truth(steps[:n], y[:n], len(y))
 
 
-def by_window(run: Runner, model: Model, x: F32) -> SourceRun:
-    """What the source says of some of the windows that a model with a window answers for, each of
-    which it alone sees. Raises CannotRunError."""
-    assert model.window is not None  # noqa: S101 - asked for such models only
-    length, due = model.window.length, answer_steps(model, x)
-    due = due[np.unique(np.linspace(0, len(due) - 1, WINDOWS).astype(np.int64))]
-    runs = [run(x[step - length + 1 : step + 1]) for step in due]
-    last = [r.y[r.steps == length - 1][-1:] for r in runs]
-    missing = next((step for step, y in zip(due, last, strict=True) if not len(y)), None)
-    if missing is not None:
-        raise CannotRunError(f"it has no output for the last of the {length} rows of a window")
-    return SourceRun(runs[0].framework, due, np.concatenate(last))
+def by_window(run: Runner, model: Model, window: Window, x: F32) -> SourceRun:
+    """What the source says of some of the windows that the model answers for, each of which it
+    alone sees. Raises CannotRunError."""
+    n, last = window.length, model.schedule.first
+    begin = np.arange(0, len(x) - n + 1, window.hop)
+    begin = begin[np.unique(np.linspace(0, len(begin) - 1, WINDOWS).astype(np.int64))]
+    runs = [run(x[start : start + n]) for start in begin]
+    wanted = [r.steps < n if window.every else r.steps == last for r in runs]
+    if not all(rows.any() for rows in wanted):
+        raise CannotRunError(f"it has no output for row {last} of a window of {n}")
+    found = [(s + r.steps[w], r.y[w]) for s, r, w in zip(begin, runs, wanted, strict=True)]
+    steps, y = (np.concatenate(part) for part in zip(*found, strict=True))
+    return SourceRun(runs[0].framework, steps, y, runs[0].notes)
 
 
 def _rounded(model: Model) -> Model:

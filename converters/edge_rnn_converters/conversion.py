@@ -84,10 +84,10 @@ def convert(
     rate_hz: float | None = None,
     inputs: Mapping[str, tuple[int, ...] | float] | None = None,
     check: Check = "auto",
+    mode: Mode | None = None,
     example_inputs: tuple[Any, ...] = (),
     description: str | os.PathLike[str] | None = None,
     network: str = "",
-    mode: Mode | None = None,
 ) -> Model:
     """The model in a file of a known format (see `docs/converting.md`), or a live
     `torch.nn.Module`, quantized.
@@ -121,10 +121,10 @@ def convert(
         rate_hz=rate_hz,
         inputs=inputs,
         check=check,
+        mode=mode,
         example_inputs=example_inputs,
         description=description,
         network=network,
-        mode=mode,
     ).model
 
 
@@ -152,8 +152,8 @@ def convert_with_report(
         precision takes its bounds, so it needs one. Biases are calibrated on the stream too.
     """
     told = None if description is None else Path(description)
-    length = mode.length if isinstance(mode, Window) else None
-    options = Options(told, network, length, inputs=inputs or {}, example_inputs=example_inputs)
+    window = mode.length if isinstance(mode, Window) else None
+    options = Options(told, network, window, inputs or {}, example_inputs)
     name, sha256, read = _opened(source, options, progress)
     used, notes = in_mode(read, mode)
     read = replace(read, notes=notes)
@@ -288,7 +288,8 @@ def _grows(truth: compare.Truth) -> list[str]:
 def _run_source(
     read: Source, exact: Model, x: F32, truth: compare.Truth, check: Check
 ) -> tuple[str | None, float | None, int, tuple[str, ...]]:
-    """(what ran, its error, the steps it answered for, notes: why it did not run, what it told).
+    """(what ran, its error, the steps it answered for, notes: why it did not run, what it
+    told).
 
     A network that looks ahead is compared on windows, any other as a stream that goes on: how that
     is cut into windows is the runtime's matter.
@@ -297,18 +298,20 @@ def _run_source(
         raise ModelError(f"check is {check!r}, expected auto, require or skip")
     if check == "skip":
         return None, None, 0, ("the source framework was not run: check is off",)
-    if exact.window is not None and not exact.looks_ahead:
-        stream = replace(exact, window=None)
-        x = compare.stress(stream)
-        truth = compare.truth(stream, x)
+    window = exact.window
+    if window is not None and not exact.looks_ahead:
+        exact, window = replace(exact, window=None), None
+        x = compare.stress(exact)
+        truth = compare.truth(exact, x)
     try:
-        result = compare.by_window(read.run, exact, x) if exact.looks_ahead else read.run(x)
+        result = compare.by_window(read.run, exact, window, x) if window else read.run(x)
     except CannotRunError as e:
         if check == "require":
             raise UnsupportedError(f"check=require: the source can't be run: {e}") from e
         return None, None, 0, (f"the source framework was not run: {e}",)
     error = compare.agree(result.framework, result.y, truth, result.steps)
-    return result.framework, error, int(np.isin(result.steps, truth.steps).sum()), result.notes
+    answered = int(np.isin(result.steps, truth.steps).sum())
+    return result.framework, error, answered, result.notes
 
 
 def _named(columns: Sequence[Feature | str]) -> tuple[Feature, ...]:

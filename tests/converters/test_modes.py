@@ -16,8 +16,19 @@ import edge_rnn
 from edge_rnn import Session, reference
 from edge_rnn.cli.verify import replay
 from edge_rnn.errors import MismatchError, ModelError, UnsupportedError
-from edge_rnn.graph import Concat, Conv1d, Dense, Embedding, Model, Pool, Window, answer_steps
+from edge_rnn.graph import (
+    Concat,
+    Conv1d,
+    Dense,
+    Embedding,
+    Model,
+    Pool,
+    Window,
+    answer_steps,
+    masked,
+)
 from edge_rnn_converters import compare, conversion, convert, convert_with_report
+from edge_rnn_converters.certificate import Bounds, Request
 from edge_rnn_converters.cli import convert as command
 from edge_rnn_converters.source import LAST_ONLY, WINDOW, Regime, Source, SourceRun
 from tests.converters.keras_models import H, I, layers, made
@@ -35,7 +46,7 @@ def sourced(model: Model, ends: bool = True, change: Change = lambda y: y) -> An
 
     def run(x: np.ndarray) -> SourceRun:
         if ends:
-            y, steps = reference.run(model, x)[-1:], np.array([len(x) - 1])
+            y, steps = reference.run(model, x[~masked(model, x)])[-1:], np.array([len(x) - 1])
         else:
             steps, y = reference.answers(model, x)
         return SourceRun("the reference", steps, change(y.astype(np.float32)))
@@ -111,7 +122,7 @@ def test_a_source_without_a_last_row_was_not_run(monkeypatch: pytest.MonkeyPatch
     path = read_as(monkeypatch, bidirectional(), run=run)
     done = convert_with_report(path, mode=Window(20, 20))
     assert done.report.source_run is None
-    assert "no output for the last of the 20 rows" in done.report.notes[-1]
+    assert "no output for row 19 of a window of 20" in done.report.notes[-1]
     with pytest.raises(UnsupportedError, match="check=require"):
         convert(path, mode=Window(20, 20), check="require")
 
@@ -246,3 +257,36 @@ def test_outputs_side_by_side_in_windows(monkeypatch: pytest.MonkeyPatch) -> Non
     )  # fmt: skip
     done = convert_with_report(read_as(monkeypatch, both), mode=Window(9, 4))
     assert done.model.output_width == 10 and replay(done.model).identical
+
+
+@pytest.mark.parametrize("window", [Window(20, 20), Window(20, 3), Window(20, 20, every=True)])
+@pytest.mark.parametrize("made", [bidirectional, lambda: GRU])
+def test_certificates_are_measured_in_windows(
+    monkeypatch: pytest.MonkeyPatch, made: Any, window: Window
+) -> None:
+    model = made()
+    if model.looks_ahead:
+        window = replace(window, every=False)
+    path = read_as(monkeypatch, model, run=sourced(model, ends=not window.every))
+    asked = Request(steps=600, bounds=Bounds(max_error=0.1))
+    done = convert_with_report(path, mode=window, certificate=asked)
+    found = done.model.certificate
+    assert found is not None and found.verdict == "passed" and found.steps >= 600
+    assert [run.name for run in found.runs] == ["the reference", "float32", "quantized"]
+    source, whole, quantized = (run.largest for run in found.runs)
+    assert source < 1e-6 and whole < 1e-4 < quantized < 0.1
+    assert str(window) in found.notes[0]
+    certified = done.certified
+    assert certified is not None
+    assert set(certified.steps) <= set(answer_steps(done.model, np.zeros((found.steps, 5))))
+    assert len(certified.steps) == len(certified.quantized)
+
+
+def test_a_mask_leaves_rows_out_of_a_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = replace(GRU, mask=0.0)
+    path = read_as(monkeypatch, model, run=sourced(model, ends=False))
+    done = convert_with_report(path, certificate=Request(steps=600))
+    found = done.model.certificate
+    assert found is not None and found.runs[0].largest < 1e-6 and found.runs[1].largest < 1e-4
+    assert done.certified is not None and len(done.certified.steps) < found.steps
+    assert all(layer.sqnr_db for layer in found.layers)

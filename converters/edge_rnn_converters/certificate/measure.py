@@ -20,7 +20,18 @@ from edge_rnn.certificate import (
     LayerRecord,
 )
 from edge_rnn.errors import MismatchError, ModelError
-from edge_rnn.graph import F32, Model, Node, Schedule, digest, schedules, value_widths
+from edge_rnn.graph import (
+    F32,
+    Model,
+    Node,
+    Schedule,
+    Window,
+    answer_steps,
+    digest,
+    masked,
+    schedules,
+    value_widths,
+)
 from edge_rnn.kernels.cpu import LEVEL
 from edge_rnn.reference import F64
 from edge_rnn.session import Session
@@ -104,19 +115,25 @@ class _Watched:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Truth:
-    """A reference run: every value, the answers, their steps, and what cells did inside."""
+    """A reference run: the answers, their steps, and which of the runtime's answers they are; of a
+    model without windows every value, and what cells did inside."""
 
     values: Mapping[str, F64]
     answers: F64
     steps: I64
+    rows: I64
     length: int
     watched: Mapping[str, _Watched]
     decision: str | None
     notes: tuple[str, ...]
 
+    def compared(self, y: F32) -> F32:
+        """Those of the runtime's answers (n, O), its first n, that there are some of here."""
+        return y[self.rows[self.rows < len(y)]]
+
     def errors(self, name: str, y: F32) -> Errors:
-        """Of the runtime's answers y (n, O). Raises MismatchError if the first is not finite."""
-        return self.errors_at(name, np.asarray(y, np.float64)[: len(self.steps)], slice(None))
+        """Of answers `compared`. Raises MismatchError if the first is not finite."""
+        return self.errors_at(name, np.asarray(y, np.float64), slice(len(y)))
 
     def errors_at(self, name: str, y: F64, rows: slice | I64) -> Errors:
         """Of answers y to some of the rows."""
@@ -128,23 +145,13 @@ class Truth:
             raise MismatchError(str(e)) from e
 
 
-def plain(model: Model) -> bool:
-    """Does a stream go on for ever, each of its messages one step?"""
-    return model.window is None and model.mask is None
-
-
-def _overlap(model: Model) -> int:
-    """How many windows a message is in."""
-    return 1 if model.window is None else -(-model.window.length // model.window.hop)
-
-
 def compute(model: Model, x: F32, progress: Progress = lambda stage: None) -> Truth:
     """The float64 reference of x (T, I), up to where its answers pass 1e6 or are not finite.
 
     Raises ModelError if that is the first.
     """
     notes = []
-    if len(x) > (most := ROOM // sum(value_widths(model).values()) // _overlap(model)):
+    if len(x) > (most := ROOM // sum(value_widths(model).values())):
         notes.append(f"only {most} of {len(x)} steps: the model's values are wide")
         x = x[:most]
     watched: dict[str, _Watched] = {}
@@ -155,14 +162,15 @@ def compute(model: Model, x: F32, progress: Progress = lambda stage: None) -> Tr
 
     values: dict[str, F64] = {}
     with np.errstate(all="ignore"):
-        if plain(model):
-            values = reference.evaluate(model, x, watch)
+        if model.window is None:
+            values = reference.evaluate(model, x[~masked(model, x)], watch)
             answers = np.concatenate([values[name] for name in model.outputs], axis=1)
-            steps = model.schedule.first + model.schedule.period * np.arange(len(answers))
+            steps = answer_steps(model, x)
         else:
-            progress(f"windows of {len(x)} steps in float64")
-            steps, answers = reference.answers(model, x)
-            notes.append("cut into windows: what is inside of the layers was not measured")
+            progress(f"{len(x)} steps in {model.window} in float64")
+            steps, answers = reference.answers(_apart(model, model.window), x)
+            notes.append(f"{model.window}: each from the initial state, layers not measured")
+    rows = np.searchsorted(answer_steps(model, x), steps)
     small = (np.abs(answers) < LARGEST).all(axis=1)
     n = len(small) if small.all() else int(small.argmin())
     if not n:
@@ -171,7 +179,14 @@ def compute(model: Model, x: F32, progress: Progress = lambda stage: None) -> Tr
     if n < len(small):
         length = int(steps[-1]) + 1
         notes.append(f"answers pass {LARGEST:g} at step {length}: compared up to there")
-    return Truth(values, answers[:n], steps, length, watched, task.decision(model), tuple(notes))
+    decision = task.decision(model)
+    return Truth(values, answers[:n], steps, rows[:n], length, watched, decision, tuple(notes))
+
+
+def _apart(model: Model, window: Window) -> Model:
+    """The model in those of its windows that overlap little: the others cost as much to compute."""
+    hop = window.hop * (window.length // window.hop)
+    return replace(model, window=replace(window, hop=hop))
 
 
 def certify(
@@ -230,12 +245,13 @@ def certify(
 def _source(
     source: Runner | None, exact: Model, x: F32, truth: Truth
 ) -> tuple[list[Errors], list[str]]:
-    """The source framework's errors at the steps that it answers for, of some windows where there
-    are such, and a note if there are none."""
+    """The source framework's errors at the steps that it answers for, and a note if there are
+    none."""
     if source is None:
         return [], ["the source framework was not run"]
     try:
-        result = source(x) if exact.window is None else by_window(source, exact, x)
+        window = exact.window
+        result = source(x) if window is None else by_window(source, exact, window, x)
     except CannotRunError as e:
         return [], [f"the source framework was not run: {e}"]
     _, where, theirs = np.intersect1d(truth.steps, result.steps, return_indices=True)
@@ -247,7 +263,7 @@ def _source(
 
 def _layers(model: Model, x: F32, truth: Truth, progress: Progress) -> tuple[LayerRecord, ...]:
     power = {n.name: [0.0, 0.0] for n in model.nodes}
-    for names in _together(model) if plain(model) else []:
+    for names in _together(model) if truth.values else []:
         progress(f"every layer of the quantized model: {', '.join(names)[:40]}")
         seen = replace(model, outputs=names, classes=(), targets=(), probe=None, certificate=None)
         at = 0
@@ -302,6 +318,7 @@ def _formats(
     for name, candidate in candidates.items():
         progress(f"{len(x)} steps in {name}")
         y, seconds = _timed(candidate, x)
+        y = truth.compared(y)
         e = truth.errors(name, y)
         size, us = sum(map(size_of, candidate.nodes)), float(f"{1e6 * seconds:.3g}")
         record = FormatRecord(name, size, us, e.largest, e.sqnr_db)
