@@ -56,12 +56,14 @@ class Value:
 @dataclass(slots=True, eq=False)
 class Network:
     """Nodes in order, the steps at which each has a value, the layers that see several steps, each
-    with what it reads, and what all features of a step equal that is to be skipped."""
+    with what it reads, whether one of them needed to know the steps of a window, and what all
+    features of a step equal that is to be skipped."""
 
     names: Names = field(default_factory=Names)
     nodes: list[Node] = field(default_factory=list)
     schedules: dict[str, Schedule] = field(default_factory=dict)
     remembering: list[tuple[Layer, Value]] = field(default_factory=list)
+    windowed: bool = False
     mask: float | None = None
 
     def put(self, kind: type[Node], wanted: str, source: str, *fields: Any, **more: Any) -> str:
@@ -115,6 +117,7 @@ class Network:
         """The steps of a window, which `why` needs. Raises UnsupportedError if none are known."""
         if x.steps is None:
             raise layer.refuse(why, LOOKS_AHEAD, GIVE_WINDOW)
+        self.windowed = True
         return x.steps
 
     def cropped(self, name: str, x: Value, before: int, after: int) -> Value:

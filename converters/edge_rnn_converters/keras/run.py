@@ -19,7 +19,7 @@ import numpy as np
 
 from edge_rnn.graph import F32, Schedule
 from edge_rnn_converters.hdf5 import Hdf5
-from edge_rnn_converters.keras.file import KerasFile
+from edge_rnn_converters.keras.file import Json, KerasFile
 from edge_rnn_converters.source import CannotRunError, SourceRun
 
 _BACKENDS = ("jax", "tensorflow", "torch")
@@ -91,7 +91,7 @@ class KerasRunner:
                 f"the file is from keras {self.file.version}, keras {keras.__version__} is "
                 "installed"
             )
-        if strange := sorted(_strangers(self.file.config)):
+        if strange := sorted(_strangers(_untrained(self.file.config))):
             raise CannotRunError(f"the file names objects that are not Keras's: {strange[0]}")
         try:
             with tempfile.TemporaryDirectory() as folder:
@@ -146,7 +146,7 @@ def copied(file: KerasFile, folder: Path) -> Path:
         return weights
     path = folder / "model.keras"
     with zipfile.ZipFile(path, "w") as z:
-        z.writestr("config.json", json.dumps(file.config))
+        z.writestr("config.json", json.dumps(_untrained(file.config)))
         z.writestr("metadata.json", json.dumps({"keras_version": file.version}))
         z.write(weights, "model.weights.h5")
     return path
@@ -168,6 +168,11 @@ def _copy(h5: Hdf5, path: Path) -> None:
         for name in h5.datasets:
             if name.split("/")[0] not in _LEFT:
                 f[name] = h5.array(name)
+
+
+def _untrained(config: Json) -> Json:
+    """The configuration without what the model was trained with."""
+    return {key: value for key, value in config.items() if key != "compile_config"}
 
 
 def _strangers(value: Any) -> set[str]:

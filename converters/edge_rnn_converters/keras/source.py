@@ -48,7 +48,7 @@ def read(path: Path, form: Format, options: Options) -> Source:
         file,
         tuple(_fed(layer, inputs[tensor]) for layer, tensor in calls.inputs),
         calls.inputs[0][0].config["batch_shape"][0],
-        declared or (options.window if model.looks_ahead else None),
+        declared or (options.window if net.windowed else None),
         regime.ends,
         None if model.looks_ahead else output_schedule(model),
     )
