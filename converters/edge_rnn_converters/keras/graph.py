@@ -121,7 +121,7 @@ class _Flat:
         for i, (name, _, _) in enumerate(_ends(config.get("input_layers"))):
             own = self._input(wanted[name], scope) if given is None else given[i]
             known[name, 0, 0] = own
-        for name, call, (reads, arguments) in _ordered(wanted):
+        for name, call, (reads, arguments) in _ordered(wanted, _ends(config.get("output_layers"))):
             _check_call(wanted[name], arguments)
             read = [known[tensor] for tensor in reads]
             for i, tensor in enumerate(self._apply(wanted[name], scope, call, read, inside)):
@@ -199,16 +199,18 @@ def _name(entry: Json) -> str:
 
 
 def _ordered(
-    wanted: dict[str, Json],
+    wanted: dict[str, Json], outputs: list[Tensor]
 ) -> Iterator[tuple[str, int, tuple[list[Tensor], Json]]]:
     """(layer, which call of it, what that reads and its arguments), each after what it reads.
 
     Raises graphlib.CycleError, a ValueError, for a graph with a loop.
     """
+    made = {name: list(map(_call, e.get("inbound_nodes") or [])) for name, e in wanted.items()}
+    read = [*outputs, *(x for listed in made.values() for reads, _ in listed for x in reads)]
     calls = {
-        (name, i): _call(call)
-        for name, entry in wanted.items()
-        for i, call in enumerate(entry.get("inbound_nodes") or [])
+        (name, i): call
+        for name, listed in made.items()
+        for i, call in enumerate(listed, _first(name, len(listed), read))
     }
     sorter: TopologicalSorter[tuple[str, int]] = TopologicalSorter()
     for key, (reads, _) in calls.items():
@@ -216,6 +218,13 @@ def _ordered(
     for name, i in sorter.static_order():
         if (name, i) in calls:
             yield name, i, calls[name, i]
+
+
+def _first(name: str, calls: int, read: list[Tensor]) -> int:
+    """The number of a layer's first call: Keras 2 counts a model inside from 1, as it was called
+    when it was made."""
+    numbers = [call for layer, call, _ in read if layer == name]
+    return max(0, max(numbers, default=0) - max(calls - 1, 0))
 
 
 def _ends(layers: Any) -> list[Tensor]:

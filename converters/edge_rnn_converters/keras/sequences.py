@@ -14,12 +14,12 @@ from edge_rnn_converters.keras.layers import check_vector, layer, shaped
 from edge_rnn_converters.keras.network import Network, Value
 from edge_rnn_converters.keras.pointwise import activated, in_node
 
-_CONV = "kernel_size strides padding data_format dilation_rate activation use_bias "
+_CONV = "kernel_size strides padding data_format dilation_rate activation use_bias filters groups "
 _LOWEST = -3.4028234663852886e38
 """Stands where a maximum is to see nothing."""
 
 
-@layer("Conv1D", _CONV + "filters groups", "causal and valid; same: in windows", front=True)
+@layer("Conv1D", _CONV, "causal and valid; same: in windows", front=True)
 def _conv1d(layer: Layer, net: Network, x: Value) -> Value:
     k, N, groups = layer.count("kernel_size"), layer.count("filters"), layer.count("groups", 1)
     shapes = [(k, x.shape[-1] // max(groups, 1), N), (N,)]
@@ -35,7 +35,7 @@ def _depthwise(layer: Layer, net: Network, x: Value) -> Value:
     return _convolved(layer, net, x, w.reshape(k, 1, C * m), bias, C)
 
 
-@layer("SeparableConv1D", _CONV + "filters depth_multiplier", "as Conv1D", front=True)
+@layer("SeparableConv1D", _CONV + "depth_multiplier", "as Conv1D", front=True)
 def _separable(layer: Layer, net: Network, x: Value) -> Value:
     """A depthwise convolution, then a dense layer at each step, which has bias and activation."""
     k, m, C = layer.count("kernel_size"), layer.count("depth_multiplier", 1), x.shape[-1]
@@ -54,6 +54,8 @@ def _separable(layer: Layer, net: Network, x: Value) -> Value:
 def _convolved(layer: Layer, net: Network, x: Value, w: F32, b: F32, groups: int) -> Value:
     """Convolution with w (taps, features of a group, N) over steps, or the positions of a step."""
     _check_last(layer)
+    if layer.kind != "Conv1D" and layer.config.get("groups") not in (None, 1):
+        raise layer.refuse("groups", "has no meaning in Keras", "leave it 1")
     k, stride = len(w), layer.count("strides", 1)
     dilation, N = layer.count("dilation_rate", 1), w.shape[2]
     matrix = Matrix(np.ascontiguousarray(w.transpose(2, 0, 1).reshape(N, -1)))
