@@ -10,7 +10,7 @@ Why: TypeAlias = tuple[str, str]
 UNKNOWN: Why = ("is not known to this version", "leave it out, or tell us that you need it")
 
 LOOKS_AHEAD = "its result at a step depends on steps that a stream does not have yet"
-GIVE_WINDOW = "give the steps of a window, as in --mode tumbling 100, or train it to look back only"
+GIVE_WINDOW = "give it windows with --mode tumbling --window N, or train it to look back only"
 _FUTURE: Why = (f"looks ahead: {LOOKS_AHEAD}", "train the model forward only")
 _WINDOW: Why = (
     "reads a window of steps, and only recurrent and per-step layers convert",

@@ -107,7 +107,7 @@ WITHOUT = ("same", "mean of all", "backwards", "padded around")
 @pytest.mark.parametrize("name", WITHOUT)
 def test_without_a_window_the_advice_is_to_give_one(name: str, tmp_path: Path) -> None:
     made(*WINDOWS[name]).save(tmp_path / "m.keras")
-    with pytest.raises(UnsupportedError, match="give the steps of a window, as in --mode tumbling"):
+    with pytest.raises(UnsupportedError, match="give it windows with --mode tumbling --window N"):
         read(tmp_path / "m.keras", "keras", Options())
 
 
