@@ -15,6 +15,14 @@ from edge_rnn_converters.source import refuse
 Tensor: TypeAlias = tuple[str, int, int]
 """A value of a graph: the layer that makes it, at which of its calls, which of its results."""
 
+TAKEN_APART = {
+    "TimeDistributed": "around layers and models that see one step, or convolve within it",
+    "Sequential": "inside another model too",
+    "Functional": "inside another model too",
+    "Model": "inside another model too",
+}
+"""What the manual says of what this module takes apart, so that no layer is left of it."""
+
 _OPERATIONS = ("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Concatenate")
 
 

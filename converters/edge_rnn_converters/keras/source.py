@@ -11,11 +11,13 @@ from edge_rnn_converters.fold import fold
 from edge_rnn_converters.keras import merging, recurrent, sequences  # noqa: F401 - they register
 from edge_rnn_converters.keras.file import opened
 from edge_rnn_converters.keras.graph import Graph, Layer, Tensor, graph
-from edge_rnn_converters.keras.layers import apply
+from edge_rnn_converters.keras.layers import LAYERS, apply
 from edge_rnn_converters.keras.network import Network, Value
 from edge_rnn_converters.keras.recurrent import is_recurrent
 from edge_rnn_converters.keras.run import Fed, KerasRunner
 from edge_rnn_converters.source import LAST_ONLY, WINDOW, Options, Regime, Source, refuse
+
+__all__ = ["LAYERS", "read"]
 
 
 def read(path: Path, form: Format, options: Options) -> Source:
