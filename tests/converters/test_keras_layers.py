@@ -58,8 +58,8 @@ STREAMS: dict[str, list[Any]] = {
         ),
         layers.GRU(H),
     ],
-    "after the last step": [layers.GRU(H), layers.LayerNormalization(), layers.Dense(2)],
     "identity": [layers.Identity(), layers.GRU(H)],
+    "after the last step": [layers.GRU(H), layers.LayerNormalization(), layers.Dense(2)],
 }  # fmt: skip
 WINDOWS: dict[str, list[Any]] = {
     "same": [layers.Conv1D(4, 3, padding="same"), layers.LSTM(H, **SEQ)],
@@ -87,6 +87,22 @@ WINDOWS: dict[str, list[Any]] = {
 @pytest.mark.parametrize("name", STREAMS)
 def test_streams(name: str, tmp_path: Path) -> None:
     assert not agrees(made(*STREAMS[name]), tmp_path / "m.keras").model.looks_ahead
+
+
+@pytest.mark.parametrize("inner", [
+    [layers.Conv1D(4, 3, activation="relu", padding="same"), layers.MaxPooling1D(2),
+     layers.Conv1D(5, 2, padding="causal"), layers.AveragePooling1D(3, strides=1),
+     layers.BatchNormalization(), layers.Dense(3, "tanh"), layers.Flatten()],
+    [layers.Conv1D(4, 2, strides=2, activation="gelu"), layers.Flatten()],
+    [layers.ZeroPadding1D((1, 2)), layers.Conv1D(4, 4), layers.Cropping1D((1, 1)),
+     layers.GlobalMaxPooling1D()],
+    [layers.GlobalAveragePooling1D(keepdims=True), layers.Reshape((-1,))],
+])  # fmt: skip
+def test_convolution_within_each_step(inner: list[Any], tmp_path: Path) -> None:
+    each = [layers.TimeDistributed(layer) for layer in inner]
+    agrees(made(*each, layers.GRU(H), shape=(None, 9, I)), tmp_path / "each.keras")
+    whole = layers.TimeDistributed(keras.Sequential(inner))
+    agrees(made(whole, layers.GRU(H), shape=(None, 9, I)), tmp_path / "whole.keras")
 
 
 @pytest.mark.parametrize("name", WINDOWS)
