@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edge_rnn import reference
-from edge_rnn.errors import UnsupportedError
+from edge_rnn.errors import EdgeRnnError, UnsupportedError
 from edge_rnn_converters.detect import detect
 from edge_rnn_converters.keras.source import read
 from edge_rnn_converters.source import Options
@@ -254,3 +254,27 @@ def test_a_model_whose_layers_all_keep_their_states_is_made_for_no_window(tmp_pa
     model = keras.Sequential([layers.Input((5, I), batch_size=1), *stack])
     model.save(tmp_path / "m.keras")
     assert read(tmp_path / "m.keras", "keras", Options()).regime.window is None
+
+
+def test_a_declared_window_is_the_one(tmp_path: Path) -> None:
+    path = tmp_path / "m.keras"
+    made(layers.Bidirectional(layers.GRU(H)), shape=(12, I)).save(path)
+    assert read(path, "keras", Options(window=12)).regime.window == 12
+    with pytest.raises(UnsupportedError, match="windows of 9: the model's input declares 12 steps"):
+        read(path, "keras", Options(window=9))
+    made(layers.GRU(H), shape=(12, I)).save(path)
+    assert read(path, "keras", Options(window=9)).regime.window == 12
+
+
+@pytest.mark.parametrize(("shape", "stack", "says"), [
+    ((None, 1 << 21), [layers.LeakyReLU()], "expected sizes up to"),
+    ((1 << 20, 64), [layers.Cropping1D((1 << 19, 1))], "too many to cut"),
+    ((None, 4, 2), [layers.TimeDistributed(layers.ZeroPadding1D(1 << 30))], "makes 2147483652 pos"),
+])  # fmt: skip
+def test_nothing_huge_is_made(
+    shape: tuple[int, ...], stack: list[Any], says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.keras"
+    keras.Sequential([layers.Input(shape), *stack]).save(path)
+    with pytest.raises(EdgeRnnError, match=says):
+        read(path, "keras", Options())

@@ -9,10 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from edge_rnn.errors import ModelError
 from edge_rnn.graph import AHEAD, Conv1d, Matrix, Node, Pad, Reverse, Schedule, reads
 from edge_rnn_converters.keras.graph import Layer
 from edge_rnn_converters.refused import GIVE_WINDOW, LOOKS_AHEAD
 from edge_rnn_converters.source import Names
+
+MAX_TAPS = 1 << 24
+"""Numbers of the largest weights that we make ourselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,8 @@ class Network:
     def cropped(self, name: str, x: Value, before: int, after: int) -> Value:
         """Rows fewer in front and behind: a convolution that sees one row of its window."""
         window = before + after + 1
+        if x.width * window > MAX_TAPS:
+            raise ModelError(f"{name!r}: {window} steps of {x.width} features are too many to cut")
         taps = np.zeros((x.width, window), np.float32)
         taps[:, before] = 1
         bias = np.zeros(x.width, np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from edge_rnn.frames import FrameConv, FramePool, Take
 from edge_rnn.graph import F32, Conv1d, Dense, Matrix, Pool
 from edge_rnn_converters.keras.graph import Layer
 from edge_rnn_converters.keras.layers import check_vector, layer, shaped
-from edge_rnn_converters.keras.network import Network, Value
+from edge_rnn_converters.keras.network import MAX_TAPS, Network, Value
 from edge_rnn_converters.keras.pointwise import activated, in_node
 
 _CONV = "kernel_size strides padding data_format dilation_rate activation use_bias filters groups "
@@ -148,6 +149,8 @@ def _positions(layer: Layer, net: Network, x: Value, k: int, stride: int) -> Val
 def _taken(layer: Layer, net: Network, x: Value, before: int, after: int) -> Value:
     """The positions with zeros in front and behind; a negative number cuts."""
     L, C = x.shape
+    if not 0 < L + before + after <= MAX_TAPS // C:
+        raise layer.refuse("padding", f"makes {L + before + after} positions of {L}", "use less")
     rows = np.arange(-before, L + after)
     places = np.where((rows < 0) | (rows >= L), -1, rows * C)[:, None]
     wide = np.where(places < 0, -1, places + np.arange(C)).reshape(-1).astype(np.float32)
@@ -180,12 +183,15 @@ def _pooled(layer: Layer, net: Network, x: Value, kind: str) -> Value:
     fill = _LOWEST if kind == "max" else 0.0
     x, padding = _framed(layer, net, x, k, stride, fill)
     net.remembering.append((layer, x))
-    if padding == "causal":  # of a pool it leaves out what is not there, and here that is zeros
+    if (
+        padding == "causal" and x.width * k <= MAX_TAPS
+    ):  # of a pool it leaves out what is not there, and here that is zeros
         w = Matrix(np.full((x.width, k), 1 / k, np.float32))
         b = np.zeros(x.width, np.float32)
         name = net.put(Conv1d, layer.name, x.name, w, b, k, stride, 1, x.width, "causal")
     else:
-        name = net.put(Pool, layer.name, x.name, kind, k, stride, padding)
+        x = net.settled(layer, x)
+        name = net.put(Pool, layer.name, x.name, kind, k, stride, "valid")
     return x.window(name, x.width, k, stride)
 
 
@@ -275,13 +281,16 @@ def _reshape(layer: Layer, net: Network, x: Value) -> Value:
     target = [int(size) for size in layer.config["target_shape"]]
     if x.ended:
         if -1 in target:
-            target[target.index(-1)] = x.width // max(-int(np.prod(target)), 1)
+            target[target.index(-1)] = x.width // max(-prod(target), 1)
+        if prod(target) != x.width or min(target) < 1:
+            why = f"makes another number of numbers of {x.width}"
+            raise layer.refuse(f"target_shape={target}", why, "keep as many")
         return replace(x, shape=tuple(target))
     if len(target) == 1:
         return _flatten(replace(layer, config={}), net, x)
-    row = x.width // max(-int(np.prod(target[1:])), 1) if -1 in target[1:] else -1
+    row = x.width // max(-prod(target[1:]), 1) if -1 in target[1:] else -1
     shape = tuple(row if size == -1 else size for size in target[1:])
-    if int(np.prod(shape)) != x.width or target[0] not in (-1, x.steps):
+    if prod(shape) != x.width or target[0] not in (-1, x.steps):
         why = f"makes other steps of {x.steps} of {x.shape}"
         raise layer.refuse(f"target_shape={target}", why, "keep the steps")
     return replace(x, shape=shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from edge_rnn.graph import Input, Model, output_schedule
+from edge_rnn.graph import MAX_DIM, Input, Model, output_schedule
 from edge_rnn_converters.detect import Format
 from edge_rnn_converters.fold import fold
 from edge_rnn_converters.keras import merging, recurrent, sequences  # noqa: F401 - they register
@@ -45,11 +45,14 @@ def read(path: Path, form: Format, options: Options) -> Source:
             mask=_mask(calls, net),
         )
     )
+    if net.windowed and declared and options.window not in (None, declared):
+        why = f"the model's input declares {declared} steps, and a layer needs to know them"
+        raise refuse("model", f"windows of {options.window}", why, f"use --window {declared}")
     regime = Regime(None if _stateful(net) else declared, any(x.ended for x in outputs))
     run = KerasRunner(
         file,
         tuple(_fed(layer, inputs[tensor]) for layer, tensor in calls.inputs),
-        calls.inputs[0][0].config["batch_shape"][0],
+        _shape(calls.inputs[0][0])[0],
         declared or (options.window if net.windowed else None),
         regime.ends,
         None if model.looks_ahead else output_schedule(model),
@@ -90,7 +93,8 @@ def _shape(layer: Layer) -> list[int | None]:
         raise layer.refuse(f"shape {shape}", why, "give the model an Input of that shape")
     if not all(isinstance(size, int) for size in shape[2:]):
         raise layer.refuse(f"shape {shape}", "how many features?", "give the number in Input")
-    layer.config["batch_shape"] = shape
+    if any(size is not None and not 0 < size <= MAX_DIM for size in shape):
+        raise layer.refuse(f"shape {shape}", f"expected sizes up to {MAX_DIM}", "use smaller ones")
     return shape
 
 
