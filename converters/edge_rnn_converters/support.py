@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 
 from edge_rnn.graph import ACTS
 from edge_rnn_converters import gates
-from edge_rnn_converters.keras.layers import LAYERS
+from edge_rnn_converters.keras.graph import TAKEN_APART
+from edge_rnn_converters.keras.source import LAYERS
 from edge_rnn_converters.refused import (
     KERAS_REFUSED,
     KERAS_REFUSED_VALUES,
@@ -34,7 +35,7 @@ def tables() -> dict[str, str]:
     keras_values = {f"any layer, `{a}={v}`": why for (a, v), why in KERAS_REFUSED_VALUES.items()}
     cell_values = {f"RNN, LSTM, GRU: `{a}`": why for a, why in ONNX_CELL_REFUSED.items()}
     return {
-        "keras supported": _supported("layer", {k: v.doc for k, v in LAYERS.items()}),
+        "keras supported": _supported("layer", {k: v.doc for k, v in LAYERS.items()} | TAKEN_APART),
         "keras refused": _refused("layer", {**KERAS_REFUSED, **keras_values}),
         "onnx supported": _supported("operator", _public({k: v.doc for k, v in OPERATORS.items()})),
         "onnx refused": _refused("operator", {**cell_values, **ONNX_REFUSED}),
