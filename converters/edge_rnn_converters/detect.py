@@ -6,7 +6,8 @@ import zipfile
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from edge_rnn.errors import UnsupportedError
+from edge_rnn.errors import MissingExtraError, ModelError, UnsupportedError
+from edge_rnn_converters import hdf5
 
 Format: TypeAlias = Literal[
     "keras", "keras-h5", "onnx", "torchscript", "pt2",
@@ -72,12 +73,10 @@ def _zip(path: Path) -> Format:
 def _hdf5(path: Path) -> Format:
     """A whole Keras model has its configuration in it; a damaged file is its reader's to name."""
     try:
-        import h5py
-
-        with h5py.File(path, "r") as f:
-            return "keras-h5" if "model_config" in f.attrs else "h5-weights"
-    except (ImportError, OSError, RuntimeError):
+        whole = hdf5.read(path.read_bytes()).attribute("", "model_config") is not None
+    except (MissingExtraError, ModelError):
         return "keras-h5"
+    return "keras-h5" if whole else "h5-weights"
 
 
 _FOLDERS = ("model.safetensors", "model.safetensors.index.json")

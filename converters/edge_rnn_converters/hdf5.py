@@ -1,7 +1,7 @@
 """HDF5 files of weights, read in pure Python: a damaged or hostile one can neither crash nor hang.
 
 libhdf5 does both on some files, which nothing in the same process can stop; see
-docs/decisions/0010-hdf5-in-python.md.
+docs/decisions/0013-hdf5-in-python.md.
 """
 
 from __future__ import annotations
