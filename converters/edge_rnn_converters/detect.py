@@ -6,7 +6,8 @@ import zipfile
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from edge_rnn.errors import UnsupportedError
+from edge_rnn.errors import EdgeRnnError, UnsupportedError
+from edge_rnn_converters import hdf5
 
 Format: TypeAlias = Literal[
     "keras", "keras-h5", "onnx", "torchscript", "pt2",
@@ -72,11 +73,8 @@ def _zip(path: Path) -> Format:
 def _hdf5(path: Path) -> Format:
     """A whole Keras model has its configuration in it; a damaged file is its reader's to name."""
     try:
-        import h5py
-
-        with h5py.File(path, "r") as f:
-            return "keras-h5" if "model_config" in f.attrs else "h5-weights"
-    except (ImportError, OSError, RuntimeError):
+        return "keras-h5" if hdf5.load(path).text("", "model_config") else "h5-weights"
+    except EdgeRnnError:
         return "keras-h5"
 
 
