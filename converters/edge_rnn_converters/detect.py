@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from edge_rnn.errors import MissingExtraError, ModelError, UnsupportedError
+from edge_rnn.errors import EdgeRnnError, UnsupportedError
 from edge_rnn_converters import hdf5
 
 Format: TypeAlias = Literal[
@@ -73,10 +73,9 @@ def _zip(path: Path) -> Format:
 def _hdf5(path: Path) -> Format:
     """A whole Keras model has its configuration in it; a damaged file is its reader's to name."""
     try:
-        whole = hdf5.read(path.read_bytes()).attribute("", "model_config") is not None
-    except (MissingExtraError, ModelError):
+        return "keras-h5" if hdf5.load(path).text("", "model_config") else "h5-weights"
+    except EdgeRnnError:
         return "keras-h5"
-    return "keras-h5" if whole else "h5-weights"
 
 
 _FOLDERS = ("model.safetensors", "model.safetensors.index.json")

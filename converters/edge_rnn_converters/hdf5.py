@@ -7,16 +7,19 @@ docs/decisions/0013-hdf5-in-python.md.
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edge_rnn.errors import EdgeRnnError, MissingExtraError, ModelError, UnsupportedError
 from edge_rnn.graph import F32, MAX_ELEMENTS
+from edge_rnn_converters.source import MAX_BYTES
 
 _MAX_OBJECTS = 100_000
 _MAX_DEPTH = 32
@@ -54,6 +57,15 @@ class Hdf5:
             pieces.append(piece)
         return [_text(x) for piece in pieces if piece is not None for x in piece]
 
+    def numbers(self) -> dict[str, int]:
+        """How many numbers each dataset of numbers says that it has."""
+        with _reading("HDF5"):
+            return {
+                path: math.prod(dataset.shape)
+                for path, dataset in self.datasets.items()
+                if np.dtype(dataset.dtype).kind in "fiub"
+            }
+
     def array(self, path: str) -> F32:
         """A dataset of numbers as float32.
 
@@ -83,6 +95,13 @@ class Hdf5:
             return False
         start = place.data_offset if place.layout_class == 1 and elements else 0
         return bool(start + elements * dtype.itemsize <= self.size)
+
+
+def load(path: Path) -> Hdf5:
+    """As `read`, of a file, which must be of a size that is read."""
+    if path.stat().st_size > MAX_BYTES:
+        raise UnsupportedError(f"{path.name}: larger than {MAX_BYTES} bytes; save smaller parts")
+    return read(path.read_bytes())
 
 
 def read(data: bytes) -> Hdf5:

@@ -52,17 +52,11 @@ def opened(path: Path, form: Format) -> KerasFile:
     """The file. Raises MissingExtraError without pyfive, UnsupportedError for a file without a
     whole model, ModelError for a damaged one."""
     if form == "keras-h5":
-        return _from_h5(path, hdf5.read(_bytes(path)))
+        return _from_h5(path, hdf5.load(path))
     with zipfile.ZipFile(path) as z:
         config, metadata = _json(z, "config.json"), _json(z, "metadata.json")
         weights = hdf5.read(_member(z, "model.weights.h5", MAX_BYTES))
     return KerasFile(_version(path, metadata), config, _by_class(weights, config), weights)
-
-
-def _bytes(path: Path) -> bytes:
-    if path.stat().st_size > MAX_BYTES:
-        raise UnsupportedError(f"{path.name}: larger than {MAX_BYTES} bytes; save smaller parts")
-    return path.read_bytes()
 
 
 def _from_h5(path: Path, h5: Hdf5) -> KerasFile:

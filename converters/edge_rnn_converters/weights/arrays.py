@@ -183,12 +183,8 @@ def _check_header(name: str, f: IO[bytes], size: int) -> None:
 
 def _h5(path: Path) -> dict[str, NDArray[Any]]:
     """The datasets of a file's groups, but for the optimizer's."""
-    file = hdf5.read(path.read_bytes())
-    wanted = [
-        name
-        for name, dataset in file.datasets.items()
-        if not name.startswith("optimizer") and np.dtype(dataset.dtype).kind in "fiub"
-    ]
-    if sum(math.prod(file.datasets[n].shape) for n in wanted) > MAX_ELEMENTS // 4:
+    h5 = hdf5.load(path)
+    wanted = {n: size for n, size in h5.numbers().items() if not n.startswith("optimizer")}
+    if sum(wanted.values()) > MAX_ELEMENTS // 4:
         raise UnsupportedError(f"{path.name}: more than the {MAX_BYTES} bytes that are read")
-    return {name: file.array(name) for name in wanted}
+    return {name: h5.array(name) for name in wanted}
