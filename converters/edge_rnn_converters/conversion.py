@@ -199,6 +199,7 @@ _READERS: dict[Format, str] = {
     "keras": "keras.source",
     "keras-h5": "keras.source",
     "onnx": "onnx.source",
+    "tflite": "tflite.source",
     "torchscript": "torch.source",
     "pt2": "torch.source",
     **dict.fromkeys(

@@ -10,19 +10,20 @@ from edge_rnn.errors import EdgeRnnError, UnsupportedError
 from edge_rnn_converters import hdf5
 
 Format: TypeAlias = Literal[
-    "keras", "keras-h5", "onnx", "torchscript", "pt2",
+    "keras", "keras-h5", "onnx", "tflite", "torchscript", "pt2",
     "torch-checkpoint", "safetensors", "npz", "hf-folder", "h5-weights",
 ]  # fmt: skip
 
 ACCEPTED = (
-    "accepted: Keras .keras and .h5, ONNX .onnx, PyTorch .pt2 and TorchScript .pt, and with a "
-    "description of the network PyTorch .pt, .pth and .ckpt, .safetensors, .npz, weights-only .h5, "
-    "Hugging Face folders"
+    "accepted: Keras .keras and .h5, ONNX .onnx, TFLite .tflite, PyTorch .pt2 and TorchScript "
+    ".pt, and with a description of the network PyTorch .pt, .pth and .ckpt, .safetensors, .npz, "
+    "weights-only .h5, Hugging Face folders"
 )
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PICKLES = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
 _LEGACY_TORCH = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 """The number that PyTorch pickled first of all before its files became zips, in 2020."""
+_TFLITE = b"TFL3"
 _ONNX_FIRST_FIELD = b"\x08"
 
 
@@ -45,6 +46,8 @@ def detect(path: Path) -> Format:
         return "torch-checkpoint"
     if head[8:10] == b'{"':
         return "safetensors"
+    if head[4:8] == _TFLITE:
+        return "tflite"
     if head.startswith(_ONNX_FIRST_FIELD):
         return "onnx"
     raise _no(path, _known(head))
@@ -87,8 +90,6 @@ def _known(head: bytes) -> str:
         return "is empty"
     if head.startswith(_PICKLES):
         return f"is a pickle, {_PICKLE}"
-    if head[4:8] == b"TFL3":
-        return "is a TFLite model: convert the Keras model that it was made from"
     return "is not a model in a known format"
 
 

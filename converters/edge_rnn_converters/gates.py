@@ -130,6 +130,14 @@ def clipped(act: Act, clip: float | None) -> Act:
     return of(act, tuned("clip", -clip, clip)) if clip else act
 
 
+_TFLITE: tuple[Act | None, ...] = ("linear", "relu", "hard_tanh", "relu6", "tanh")
+
+
+def tflite_act(number: int) -> Act | None:
+    """Our name of a TFLite ActivationFunctionType. None: we lack it."""
+    return _TFLITE[number] if 0 <= number < len(_TFLITE) else None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Cell:
     """A cell as its framework keeps it, k gate blocks in the framework's order.

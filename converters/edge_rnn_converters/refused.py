@@ -116,3 +116,20 @@ TORCH_REFUSED: dict[str, Why] = {
         ("is quantized already", "convert the float32 model; edge-rnn quantizes it"),
     ),
 }
+
+TFLITE_REFUSED: dict[str, Why] = {
+    "SVDF": ("is a filter of its own kind", "train with recurrent or convolution layers"),
+    "IF": ("holds graphs of its own", "convert the model without control flow"),
+    "CALL": ("holds graphs of its own", "convert the model without control flow"),
+    **dict.fromkeys(
+        ["SELECT", "SELECT_V2", "WHERE"],
+        (
+            "chooses by a condition, as masking does, and a stream steps once for every message",
+            "train without masking, and send no message for a step to skip",
+        ),
+    ),
+    **dict.fromkeys(
+        ["RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL"],
+        ("is random", "convert the model for inference"),
+    ),
+}

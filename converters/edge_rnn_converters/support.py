@@ -17,10 +17,12 @@ from edge_rnn_converters.refused import (
     KERAS_REFUSED_VALUES,
     ONNX_CELL_REFUSED,
     ONNX_REFUSED,
+    TFLITE_REFUSED,
     TORCH_REFUSED,
     Why,
 )
 from edge_rnn_converters.tensors.execute import OPERATORS
+from edge_rnn_converters.tflite.source import OPERATORS as TFLITE
 from edge_rnn_converters.torch.translate import OPERATORS as ATEN
 from edge_rnn_converters.weights import schema
 from edge_rnn_converters.weights.schema import KEYS
@@ -39,6 +41,8 @@ def tables() -> dict[str, str]:
         "keras refused": _refused("layer", {**KERAS_REFUSED, **keras_values}),
         "onnx supported": _supported("operator", _public({k: v.doc for k, v in OPERATORS.items()})),
         "onnx refused": _refused("operator", {**cell_values, **ONNX_REFUSED}),
+        "tflite supported": _supported("operator", {k: v.doc for k, v in TFLITE.items()}),
+        "tflite refused": _refused("operator", TFLITE_REFUSED),
         "torch supported": _supported("operator", _aten({k: v.doc for k, v in ATEN.items()})),
         "torch refused": _refused("operator", TORCH_REFUSED),
         "activations": _activations(),

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[2] / "build" / "models"
@@ -38,6 +38,7 @@ AO = Wheel(
     "48366bda0922a066519b8f41ed41109a66b0bb510fbe0632d1d3614f49437aa6",
     "ao_compensation_model/model/2026_04_21_17_02_0.0713/gru_model.keras",
 )
+AO_TFLITE = replace(AO, member=AO.member.replace("gru_model.keras", "gru_model_edge.tflite"))
 DGAINTEL = Wheel(
     "dgaintel",
     "2.3",

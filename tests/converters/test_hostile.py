@@ -47,7 +47,6 @@ NOT_MODELS: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "pickle": (lambda _: pickle.dumps(Bomb()), "is a pickle, which could run code"),
     "zip": (lambda _: zipped("read.me", b""), "is a zip file, but not a Keras model"),
     "half a zip": (lambda _: zipped("read.me", bytes(80))[:60], "is a damaged zip file"),
-    "tflite": (lambda _: b"\x1c\0\0\0TFL3" + bytes(50), "is a TFLite model"),
     "eight": (lambda _: b"\x08" + b"\xff" * 40, "is not a readable ONNX model"),
     "graphless": (lambda _: b"\x08\x07", "it has no graph"),
 }
