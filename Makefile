@@ -11,7 +11,7 @@ ARGS ?=
 SECONDS ?= 60
 DEVICES ?= 8
 SPEED ?= 1
-DEV_EXTRAS := onnx keras demo train litert plot
+DEV_EXTRAS := onnx keras demo train litert plot parquet
 export EDGE_RNN_CACHE ?= $(CURDIR)/build/cache
 
 .PHONY: help demo test test-nojit test-arm64 lint check train lock clean
