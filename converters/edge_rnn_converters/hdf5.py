@@ -48,14 +48,16 @@ class Hdf5:
     def text(self, path: str, name: str) -> str:
         """An attribute that holds a text, "" where there is none."""
         value = self.attribute(path, name)
-        return "" if value is None else _text(value)
+        with _reading(f"attribute {name!r} of {path!r}"):
+            return "" if value is None else _text(value)
 
     def texts(self, path: str, name: str) -> list[str]:
         """An attribute that holds texts; those too many for HDF5 stand in numbered pieces."""
         pieces = [self.attribute(path, name)]
         while (piece := self.attribute(path, f"{name}{len(pieces) - 1}")) is not None:
             pieces.append(piece)
-        return [_text(x) for piece in pieces if piece is not None for x in piece]
+        with _reading(f"attribute {name!r} of {path!r}"):
+            return [_text(x) for piece in pieces if piece is not None for x in piece]
 
     def numbers(self) -> dict[str, int]:
         """How many numbers each dataset of numbers says that it has."""

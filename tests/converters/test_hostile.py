@@ -165,6 +165,14 @@ def test_a_link_to_another_file_is_not_followed(tmp_path: Path) -> None:
         convert(path)
 
 
+def test_a_text_that_is_none(tmp_path: Path) -> None:
+    path = lstm_file(tmp_path / "m.h5")
+    with h5py.File(path, "r+") as f:
+        f.attrs["model_config"] = np.bytes_(b"\x8f{}")
+    with pytest.raises(ModelError, match="attribute 'model_config' of '': damaged"):
+        convert(path)
+
+
 def test_weights_of_another_shape(tmp_path: Path) -> None:
     w = {**weights("LSTM"), "bias": np.zeros(7)}
     path = keras2_file(tmp_path / "m.h5", [("LSTM", recurrent_config(), w)])
