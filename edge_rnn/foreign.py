@@ -20,6 +20,10 @@ Backend: TypeAlias = Literal["litert", "onnxruntime"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
+MAX_AXES, MAX_NUMBERS = 8, 1 << 24
+"""Of a tensor that an engine is fed or asked for."""
+
+
 class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A tensor that the engine is fed or asked for, by the engine's name of it."""
 
@@ -106,8 +110,8 @@ class Foreign(Node):
 
     def _fault(self) -> str:
         shapes = [self.y.shape, *self.fed.values()]
-        if any(not 0 < n <= MAX_DIM for shape in shapes for n in shape):
-            return f"shapes of numbers from 1 to {MAX_DIM} expected, got {shapes}"
+        if not all(map(_small, shapes)):
+            return f"shapes of up to {MAX_AXES} axes and {MAX_NUMBERS} numbers expected: {shapes}"
         fed = [self.x.tensor, *(s.before for s in self.states), *(f.tensor for f in self.fixed)]
         fetched = [self.y.tensor, *(s.after for s in self.states)]
         if len(set(fed)) < len(fed) or len(set(fetched)) < len(fetched):
@@ -119,6 +123,11 @@ class Foreign(Node):
         if not all(math.isfinite(f.value) for f in self.fixed):
             return "a fixed tensor is not a finite number"
         return ""
+
+
+def _small(shape: tuple[int, ...]) -> bool:
+    ranked = len(shape) <= MAX_AXES and min(shape, default=1) > 0
+    return ranked and math.prod(shape) <= MAX_NUMBERS
 
 
 def check_bytes(node: Foreign) -> None:

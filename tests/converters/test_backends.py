@@ -24,13 +24,14 @@ from edge_rnn.errors import (
     ModelFileError,
     UnsupportedError,
 )
-from edge_rnn.graph import F32, Dense, Foreign, Input, Model, Window
+from edge_rnn.graph import F32, Dense, Fixed, Foreign, Input, Model, Window
 from edge_rnn_converters import convert as converted
 from edge_rnn_converters import host
 from edge_rnn_converters.backends.tensors import roles
 from edge_rnn_converters.cli import convert
+from edge_rnn_converters.modes import Mode
 from edge_rnn_converters.peers.litert_graph import StepGraph
-from edge_rnn_converters.peers.litert_peer import Export
+from edge_rnn_converters.peers.nodes import LitertExport
 from edge_rnn_converters.quantize import quantize
 from tests.converters.fetch import AO, DTLN, NSNET2, SILERO, model
 from tests.core import models
@@ -59,7 +60,7 @@ def small() -> Model:
     return models.model(models.gru(r, "cell"), head)
 
 
-def stepping(m: Model, tmp_path: Path, export: Export = "float32") -> Path:
+def stepping(m: Model, tmp_path: Path, export: LitertExport = "float32") -> Path:
     path = tmp_path / "step.tflite"
     path.write_bytes(StepGraph(m, 1, export).blob)
     return path
@@ -130,7 +131,7 @@ def test_a_snapshot_goes_on_elsewhere(dtln: Model, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("export", "most"), [("float32", 1e-6), ("int8 dynamic", 0.05)])
 def test_a_tflite_step_with_its_state(
-    small: Model, tmp_path: Path, export: Export, most: float
+    small: Model, tmp_path: Path, export: LitertExport, most: float
 ) -> None:
     m = host(stepping(small, tmp_path, export), "litert").model
     x = inputs(small, 1, steps=40)[:, 0]
@@ -176,7 +177,7 @@ def test_a_published_model_of_windows() -> None:
         y = Session(tumbling).run("a", x)
         np.testing.assert_allclose(y, expected[-1:], rtol=0, atol=1e-6)
     x = arrays["x"].reshape(-1, arrays["x"].shape[-1])
-    sliding = host(path, "litert", window=Window(200, 100)).model
+    sliding = host(path, "litert", mode=Window(200, 100)).model
     y = Session(sliding).run("a", x)
     whole = Session(tumbling).run("a", x)
     np.testing.assert_array_equal(y[::2], whole)
@@ -242,7 +243,7 @@ def test_a_stream_without_memory_is_refused() -> None:
 
 
 def test_a_whole_sequence_network_in_windows() -> None:
-    m = host(model(NSNET2), "onnxruntime", window=Window(20, 5)).model
+    m = host(model(NSNET2), "onnxruntime", mode=Window(20, 5)).model
     assert m.foreign is not None and m.foreign.x.shape == (1, 20, 161)
     x = np.random.default_rng(0).normal(size=(40, 161)).astype(np.float32)
     y = Session(m).run("a", x)
@@ -250,6 +251,46 @@ def test_a_whole_sequence_network_in_windows() -> None:
     for i, row in enumerate(y):
         whole = ours.run(str(i), x[5 * i : 5 * i + 20])
         np.testing.assert_allclose(row, whole[-1], rtol=0, atol=1e-4)
+
+
+def test_modes_that_an_engine_has_not(small: Model, tmp_path: Path) -> None:
+    cases: list[tuple[Path, Mode]] = [
+        (stepping(small, tmp_path), Window(5, 5)),
+        (model(AO_TFLITE), Window(100, 100)),
+        (model(AO_TFLITE), "continuous"),
+    ]
+    for path, mode in cases:
+        with pytest.raises(UnsupportedError, match=r"at once.*--mode"):
+            host(path, "litert", mode=mode)
+
+
+def test_a_model_without_states(tmp_path: Path) -> None:
+    r = models.Random(0, "float32")
+    m = models.model(Dense("y", "x", r.matrix(3, models.I), r.vector(3), "tanh"))
+    held = host(stepping(m, tmp_path), "litert").model
+    x = inputs(m, 1, steps=5)[:, 0]
+    np.testing.assert_allclose(Session(held).run("a", x), reference.run(m, x), rtol=0, atol=1e-6)
+
+
+def test_weights_beside_a_file_are_not_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An .ernn file is one file, whatever lies where it is used."""
+    onnx = pytest.importorskip("onnx")
+    w = onnx.numpy_helper.from_array(np.ones((512, 512), np.float32), "w")
+    info = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])], "g",
+        [info("x", 1, [1, 512])], [info("y", 1, [1, 512])], [w],
+    )  # fmt: skip
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    proto.ir_version = 8
+    monkeypatch.chdir(tmp_path)
+    onnx.save(proto, "whole.onnx")
+    assert host("whole.onnx", "onnxruntime").model.input_width == 512
+    onnx.save(proto, "parts.onnx", save_as_external_data=True, location="weights", size_threshold=0)
+    with pytest.raises(ModelError, match="onnxruntime can't load"):
+        host("parts.onnx", "onnxruntime")
 
 
 def foreign(m: Model) -> Foreign:
@@ -268,6 +309,9 @@ def foreign(m: Model) -> Foreign:
         (lambda n: {"states": (replaced(n.states[0], shape=(1, 2, 2, 128)),)}, "can't run"),
         (lambda n: {"y": replaced(n.y, tensor="none")}, "can't run"),
         (lambda n: {"x": replaced(n.x, shape=(1, 257, 0))}, "shapes"),
+        (lambda n: {"y": replaced(n.y, shape=(-1, -257))}, "shapes"),
+        (lambda n: {"x": replaced(n.x, shape=(1,) * 70 + (257,))}, "shapes"),
+        (lambda n: {"fixed": (Fixed("sr", (1 << 20, 1 << 20), 0.0),)}, "shapes"),
     ],
 )
 def test_nodes_that_are_not_right(

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from edge_rnn import modelfile
 from edge_rnn.errors import EdgeRnnError
-from edge_rnn.graph import BACKENDS, Backend, Window
+from edge_rnn.graph import BACKENDS, Backend
 from edge_rnn_converters.backends.host import Hosting, host
 from edge_rnn_converters.certificate.command import fail, showing
 from edge_rnn_converters.modes import Mode
@@ -66,10 +66,9 @@ def hold(
         if given and name not in _TAKEN:
             raise click.UsageError(f"{parameter.opts[-1]} does not go with --backend: nothing of "
                                    "the model is changed")  # fmt: skip
-    window = mode if isinstance(mode, Window) else None
     try:
         with showing("converting") as progress:
-            hosting = host(source, backend, window=window, progress=progress, **told)
+            hosting = host(source, backend, mode=mode, progress=progress, **told)
             modelfile.save(hosting.model, output)
     except (EdgeRnnError, OSError) as e:
         fail(e)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from edge_rnn import hosted
-from edge_rnn.graph import F32, Backend, Fixed, Foreign, Port, Window
+from edge_rnn.graph import F32, Backend, Fixed, Foreign, Port
 from edge_rnn.hosted import Interpreter, Tensor
 from edge_rnn_converters.backends.tensors import Roles, roles
 from edge_rnn_converters.source import Names, refuse
@@ -19,9 +19,10 @@ def described(
     backend: Backend,
     states: Mapping[str, str],
     told: Mapping[str, tuple[int, ...] | float],
-    window: Window | None,
+    window: int,
 ) -> tuple[Foreign, str]:
-    """(the node, the engine with its version), of what `host` takes. Raises as it does."""
+    """(the node, the engine with its version), of what `host` takes; `window` messages are fed
+    at once where the file leaves that open. Raises as it does."""
     opened = hosted.interpreter(backend, blob, {})
     for name in told:
         if name not in {t.name for t in opened.inputs}:
@@ -29,8 +30,7 @@ def described(
             raise refuse(
                 f"input {name!r}", "name", "the model has no such input", f"it has {known}"
             )
-    length = 1 if window is None else window.length
-    shapes = {t.name: _shape(t, told.get(t.name), length) for t in opened.inputs}
+    shapes = {t.name: _shape(t, told.get(t.name), window) for t in opened.inputs}
     opened = hosted.interpreter(backend, blob, shapes)
     numbers = {k: v for k, v in told.items() if isinstance(v, float | int)}
     fixed = tuple(Fixed(name, shapes[name], float(v)) for name, v in numbers.items())

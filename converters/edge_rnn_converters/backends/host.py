@@ -27,6 +27,7 @@ from edge_rnn.validation import validate
 from edge_rnn_converters import compare
 from edge_rnn_converters.backends.describe import described
 from edge_rnn_converters.guard import has_read
+from edge_rnn_converters.modes import Mode
 from edge_rnn_converters.source import MAX_BYTES, refuse
 
 ANSWERS = (64, compare.WINDOWS)
@@ -52,15 +53,15 @@ def host(
     features: Sequence[Feature | str] = (),
     classes: Sequence[str] = (),
     rate_hz: float | None = None,
-    window: Window | None = None,
+    mode: Mode | None = None,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> Hosting:
     """The model in an ONNX file (backend "onnxruntime") or a TFLite file ("litert"), unconverted.
 
     states: by an input's name the output that is its next value, where names and shapes don't
     tell. inputs: by name, the shape of an input that the file leaves open, or the number that an
-    input always is. window: where the file takes several messages at once, how often; None
-    answers once for each window.
+    input always is. mode: the `Window` of a file that takes several messages at once; None is
+    tumbling windows of as many.
 
     The result is checked: two streams that take turns in one session, against the engine run
     alone. Raises UnsupportedError naming the tensors for what can't be run so, ModelError for a
@@ -71,9 +72,9 @@ def host(
     if path.stat().st_size > MAX_BYTES:
         raise UnsupportedError(f"{path.name}: larger than {MAX_BYTES} bytes")
     blob = path.read_bytes()
-    node, engine = described(blob, backend, states or {}, told, window)
-    if node.messages > 1 and window is None:
-        window = Window(node.messages, node.messages)
+    length = mode.length if isinstance(mode, Window) else 1
+    node, engine = described(blob, backend, states or {}, told, length)
+    window = _window(node, mode)
     width = node.x.size // node.messages
     model = Model(
         inputs=(Input(node.input, width),),
@@ -91,6 +92,19 @@ def host(
     steps = _checked(model, node)
     progress("recording a probe")
     return Hosting(compare.probed(model), engine, steps)
+
+
+def _window(node: Foreign, mode: Mode | None) -> Window | None:
+    n = node.messages
+    if n == 1 and isinstance(mode, Window):
+        why = "it takes one message at once, and another engine's states can't be staggered"
+        raise refuse("the model", str(mode), why, "leave --mode out, or convert it")
+    if n > 1 and (mode == "continuous" or (isinstance(mode, Window) and mode.length != n)):
+        way = f"--mode tumbling --window {n}, or --mode sliding --window {n} --hop K"
+        raise refuse("the model", str(mode), f"it takes {n} messages at once", way)
+    if isinstance(mode, Window):
+        return mode
+    return Window(n, n) if n > 1 else None
 
 
 def _checked(model: Model, node: Foreign) -> int:

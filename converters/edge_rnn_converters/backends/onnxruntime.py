@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ _TYPES = {
     "tensor(int8)": "int8", "tensor(uint8)": "uint8", "tensor(bool)": "bool",
 }  # fmt: skip
 _QUIET = 3
+_WEIGHTS_BESIDE = "session.model_external_initializers_file_folder_path"
+"""Nowhere: a model is all in its bytes, whatever files lie where it is run."""
 
 
 def load(blob: bytes, shapes: Mapping[str, tuple[int, ...]]) -> Interpreter:
@@ -29,6 +32,7 @@ def load(blob: bytes, shapes: Mapping[str, tuple[int, ...]]) -> Interpreter:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = _QUIET
+    options.add_session_config_entry(_WEIGHTS_BESIDE, os.devnull)
     session = onnxruntime.InferenceSession(blob, options, providers=["CPUExecutionProvider"])
     return _Loaded(f"onnxruntime {onnxruntime.__version__}", session)
 
