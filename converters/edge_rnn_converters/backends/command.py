@@ -78,7 +78,8 @@ def hold(
         return
     table = Table.grid(padding=(0, 2))
     for name, fact in facts.items():
-        table.add_row(name, Text(", ".join(fact) if isinstance(fact, list) else str(fact)))
+        text = ", ".join(fact) if isinstance(fact, list) else str(fact)
+        table.add_row(name, Text(text or "none"))
     Console().print(table)
 
 
