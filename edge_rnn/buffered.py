@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.graph import (
-    AHEAD,
     F32,
     Embedding,
+    Foreign,
     Input,
     Model,
     Node,
@@ -24,12 +24,14 @@ from edge_rnn.graph import (
     Schedule,
     bounds,
     lengths,
+    looks_ahead,
     masked,
     reads,
     schedules,
     state_width,
     value_widths,
 )
+from edge_rnn.hosted import HostedWindows
 from edge_rnn.kernels import record
 from edge_rnn.program import compile_part
 from edge_rnn.state import StateStore
@@ -60,10 +62,12 @@ class Buffered:
         numbers = sum(n * widths[name] for name, n in rows.items())
         self._most = max(1, min(max_batch, _ROOM // numbers))
         limits = bounds(model)
-        self._steps = [
-            Part(s, limits, self._most) if isinstance(s, Model) else s
-            for s in split(model, self._length)
-        ]
+        self._steps = [self._step(s, limits) for s in split(model, self._length)]
+
+    def _step(self, step: Node | Model, limits: dict[str, float]) -> Node | Part | HostedWindows:
+        if isinstance(step, Foreign):
+            return HostedWindows(step)
+        return Part(step, limits, self._most) if isinstance(step, Model) else step
 
     def run(
         self, states: F32, slots: NDArray[np.int64], steps: NDArray[np.int64], x: F32, out: F32,
@@ -109,7 +113,7 @@ class Buffered:
             values[i.name] = x[:, :, column : column + i.width]
             column += i.width
         for step in self._steps:
-            if isinstance(step, Part):
+            if isinstance(step, Part | HostedWindows):
                 step.run(values)
             else:
                 values[step.name] = _moved(step, values[step.input])
@@ -189,7 +193,7 @@ def split(model: Model, length: int) -> list[Node | Model]:
     stages: dict[int, _Stage] = {}
     for node in model.nodes:
         read = [homes[name] for name in reads(node)]
-        if isinstance(node, AHEAD):
+        if looks_ahead(node):
             home = _Home((1 + read[0].part[0], rows[node.name]))
             stages.setdefault(home.part[0], _Stage()).moves.append(node)
         else:

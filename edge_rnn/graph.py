@@ -14,6 +14,7 @@ from edge_rnn.activations import ACTS, Act, is_share, largest, of, tuned
 from edge_rnn.cells import CoupledLstm, Lru, MinGru, NormGru, NormLstm
 from edge_rnn.certificate import Certificate
 from edge_rnn.errors import ModelError
+from edge_rnn.foreign import BACKENDS, Backend, Carried, Fixed, Foreign, Port
 from edge_rnn.frames import FrameConv, FramePool, Take
 from edge_rnn.layers import Add, Concat, Conv1d, Multiply, Pool, Slice
 from edge_rnn.nodes import (
@@ -45,6 +46,7 @@ from edge_rnn.windows import AHEAD, Pad, Reverse, Window
 __all__ = [
     "ACTS",
     "AHEAD",
+    "BACKENDS",
     "F32",
     "GROUP",
     "MAX_DIM",
@@ -56,12 +58,16 @@ __all__ = [
     "Activations",
     "Add",
     "Attribute",
+    "Backend",
+    "Carried",
     "Concat",
     "Conv1d",
     "CoupledLstm",
     "Dense",
     "Embedding",
     "Feature",
+    "Fixed",
+    "Foreign",
     "FrameConv",
     "FramePool",
     "Gru",
@@ -81,6 +87,7 @@ __all__ = [
     "PRelu",
     "Pad",
     "Pool",
+    "Port",
     "Probe",
     "Provenance",
     "Reverse",
@@ -99,6 +106,7 @@ __all__ = [
     "digest",
     "dimensions",
     "lengths",
+    "looks_ahead",
     "masked",
     "multiply_adds",
     "of",
@@ -124,6 +132,7 @@ NODES: dict[str, type[Node]] = {
         *(LayerNorm, RmsNorm, L2Norm, LogSoftmax, PRelu),
         *(Take, FrameConv, FramePool),
         *AHEAD,
+        Foreign,
     )
 }
 
@@ -221,13 +230,24 @@ class Model:
     @property
     def looks_ahead(self) -> bool:
         """True when it can only be evaluated on a whole window."""
-        return any(isinstance(n, AHEAD) for n in self.nodes)
+        return any(map(looks_ahead, self.nodes))
+
+    @property
+    def foreign(self) -> Foreign | None:
+        """The node that is the whole model where another engine runs it."""
+        first = self.nodes[0]
+        return first if isinstance(first, Foreign) else None
 
     @property
     def output_is_probability(self) -> bool:
         """True when y is one softmax over the classes."""
         last = {n.name: n for n in self.nodes}.get(self.outputs[0])
         return len(self.outputs) == 1 and isinstance(last, Softmax)
+
+
+def looks_ahead(node: Node) -> bool:
+    """Does the node need several messages at once?"""
+    return isinstance(node, AHEAD) or (isinstance(node, Foreign) and node.messages > 1)
 
 
 def value_widths(model: Model) -> dict[str, int]:
@@ -295,7 +315,7 @@ def schedules(model: Model) -> dict[str, Schedule]:
     """
     found = {i.name: Schedule() for i in model.inputs}
     for node in model.nodes:
-        if isinstance(node, AHEAD):
+        if looks_ahead(node):
             raise ModelError(f"node {node.name!r}: {node.OP} looks ahead: the model needs a window")
         at = node.schedule(_met(f"node {node.name!r} reads", reads(node), found, _STEPS))
         if max(at) > MAX_STEP:

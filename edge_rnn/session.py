@@ -13,10 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from edge_rnn.buffered import Buffered
 from edge_rnn.errors import InputError, SnapshotError, StaleSlotError
 from edge_rnn.graph import F32, Model, digest
+from edge_rnn.hosted import Hosted
 from edge_rnn.kernels import Status, explain, touch
-from edge_rnn.program import compile_model
+from edge_rnn.program import Program, compile_model
 from edge_rnn.state import Eviction, StateStore, StreamState
-from edge_rnn.stepper import Marks, stepper
+from edge_rnn.stepper import Engine, Marks, stepper
 from edge_rnn.validation import validate
 
 SNAPSHOT_SCHEMA = 1
@@ -29,6 +30,13 @@ class _Snapshot(msgspec.Struct, forbid_unknown_fields=True):
     schema: int
     model: str
     streams: list[StreamState]
+
+
+def _planned(model: Model, max_batch: int) -> Program | Engine:
+    """How the model is run."""
+    if model.looks_ahead:
+        return Buffered(model, max_batch)
+    return compile_model(model) if model.foreign is None else Hosted(model)
 
 
 class Session:
@@ -61,7 +69,7 @@ class Session:
         self.digest = digest(model)
         self._clock = clock
         self._now: Callable[[], float] = clock if ttl is not None else float  # 0: only a ttl asks
-        self._plan = p = Buffered(model, max_batch) if model.looks_ahead else compile_model(model)
+        self._plan = p = _planned(model, max_batch)
         self._store = StateStore(p.state_width, p.state_words, capacity, ttl, on_evict)
         self._stepper = stepper(p, self._store, max_batch)
         self._step_rows = self._stepper.step

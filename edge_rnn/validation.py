@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edge_rnn.activations import Act, steps
 from edge_rnn.errors import ModelError
+from edge_rnn.foreign import check_bytes
 from edge_rnn.graph import (
     GROUP,
     MAX_DIM,
@@ -20,6 +21,7 @@ from edge_rnn.graph import (
     Attribute,
     Conv1d,
     Embedding,
+    Foreign,
     Lstm,
     Matrix,
     Model,
@@ -58,6 +60,8 @@ def validate(model: Model) -> None:
     _check_names(model)
     for node in model.nodes:
         _check_attributes(node)
+        if isinstance(node, Foreign):
+            _check_foreign(model, node)
     widths = value_widths(model)
     if model.window is not None:
         _check_window(model, model.window, widths)
@@ -65,8 +69,9 @@ def validate(model: Model) -> None:
     model.schedule  # noqa: B018 - it is checked where values meet
     _check_sizes(model, widths)
     for node in model.nodes:
-        for name, _, tensor in tensors(node):
-            _check_tensor(f"node {node.name!r}: {name}", tensor)
+        for name, symbols, tensor in tensors(node):
+            if symbols:
+                _check_tensor(f"node {node.name!r}: {name}", tensor)
         _check_formats(node)
         if isinstance(node, Embedding):
             _check_embedding(model, node)
@@ -104,7 +109,7 @@ def _check_attributes(node: Node) -> None:
         raise ModelError(f"node {node.name!r}: others is empty, expected at least one name")
     values, kinds = attributes(node), _kinds(node.OP)
     for f in fields(node):
-        if f.name in values:
+        if f.name in values and not f.metadata.get("structure"):
             value = values[f.name]
             allowed = _allowed(kinds[f.name], f.metadata.get("range"), value)
             if allowed:
@@ -136,6 +141,21 @@ def _allowed_acts(act: str) -> str:
     except ModelError as e:
         return str(e)
     return ""
+
+
+def _check_foreign(model: Model, node: Foreign) -> None:
+    """It is the whole model, used as its engine can."""
+    check_bytes(node)
+    if len(model.nodes) > 1 or len(model.inputs) > 1 or model.outputs != (node.name,):
+        raise ModelError(f"node {node.name!r}: another engine runs a whole model, with one input")
+    if model.mask is not None:
+        raise ModelError(f"node {node.name!r}: another engine leaves no message out: no mask")
+    length = 1 if model.window is None else model.window.length
+    if length != node.messages or (model.window is not None and length == 1):
+        raise ModelError(
+            f"node {node.name!r}: {node.engine} is given {node.messages} messages at once, so the "
+            f"model needs {f'a window of {node.messages}' if node.messages > 1 else 'no window'}"
+        )
 
 
 def _check_window(model: Model, window: Window, widths: dict[str, int]) -> None:

@@ -16,7 +16,9 @@ from rich.text import Text
 
 from edge_rnn import modelfile
 from edge_rnn.errors import EdgeRnnError
-from edge_rnn.graph import Feature, Window
+from edge_rnn.graph import Backend, Feature, Window
+from edge_rnn_converters.backends.command import hold
+from edge_rnn_converters.backends.command import options as hosted
 from edge_rnn_converters.certificate import page, plots
 from edge_rnn_converters.certificate.command import fail, showing
 from edge_rnn_converters.certificate.request import options, request
@@ -103,6 +105,7 @@ def _inputs(
 @click.option("--every", is_flag=True, help="Answer at each step of a tumbling window.")
 @options
 @described
+@hosted
 @click.option(
     "--describe", type=click.Path(path_type=Path), metavar="TOML",
     help="Write a description to edit, as far as the file's arrays tell, and stop.",
@@ -126,6 +129,8 @@ def convert(
     description: Path | None,
     network: str,
     describe: Path | None,
+    backend: Backend | None,
+    states: dict[str, str],
     as_json: bool,
     **measuring: Any,
 ) -> None:
@@ -158,6 +163,11 @@ def convert(
     units = feature_units or [""] * len(features)
     chosen = _mode(mode, window, hop, every)
     asked = request(**measuring)
+    columns = [Feature(name, unit) for name, unit in zip(features, units, strict=True)]
+    if backend is not None:
+        hold(source, output, backend, chosen, as_json, states=states, inputs=inputs,
+             features=columns, classes=classes, rate_hz=rate)  # fmt: skip
+        return
     try:
         if asked.page is not None:
             plots.check()
@@ -166,7 +176,7 @@ def convert(
                 source,
                 quantize,
                 layers=layers,
-                features=[Feature(name, unit) for name, unit in zip(features, units, strict=True)],
+                features=columns,
                 classes=classes,
                 rate_hz=rate,
                 inputs=inputs,

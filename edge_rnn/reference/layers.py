@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from edge_rnn.errors import UnsupportedError
 from edge_rnn.graph import (
     Activation,
     Add,
@@ -11,6 +12,7 @@ from edge_rnn.graph import (
     Conv1d,
     Dense,
     Embedding,
+    Foreign,
     L2Norm,
     LayerNorm,
     LogSoftmax,
@@ -139,3 +141,11 @@ def _(node: Reverse, x: F64, *, limit: float = 0.0) -> F64:
 @forward.register
 def _(node: Pad, x: F64, *, limit: float = 0.0) -> F64:
     return np.pad(x, ((node.before, node.after), (0, 0)), constant_values=node.value)
+
+
+@forward.register
+def _(node: Foreign, x: F64, *, limit: float = 0.0) -> F64:
+    raise UnsupportedError(
+        f"node {node.name!r}: {node.engine} runs it: only its bytes are known, not what they "
+        "compute; convert the model without --backend"
+    )
