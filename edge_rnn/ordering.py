@@ -69,7 +69,8 @@ class Ordering(Generic[T]):
         """The messages that wait for their turn."""
         return (m for of_stream in self._held.values() for m, _ in of_stream.values())
 
-    def __len__(self) -> int:
+    @property
+    def waiting(self) -> int:
         """How many messages are held."""
         return self._count
 

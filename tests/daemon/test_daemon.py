@@ -34,7 +34,7 @@ def send(client, messages):
 def states(tmp_path, model):
     digest = Session(model).digest
     with Journal(tmp_path / "p.state", model=digest, pipeline="p") as j:
-        return j.load()
+        return j.load().states
 
 
 def test_predictions_come_in_order_and_a_restart_continues_bit_for_bit(

@@ -35,7 +35,7 @@ def test_duplicates_and_another_order_change_nothing(data: st.DataObject) -> Non
     o.positions["s"] = Position(0, 0)
     seen = admitted(o, data.draw(st.permutations(numbers + again)))
     assert seen == numbers
-    assert len(o) == 0 and o.positions["s"] == Position(0, n)
+    assert o.waiting == 0 and o.positions["s"] == Position(0, n)
 
 
 @examples(200)
@@ -46,7 +46,7 @@ def test_what_never_comes_is_told_as_gaps(there: set[int], seed: int) -> None:
     o.positions["s"] = Position(0, 0)
     order = np.random.default_rng(seed).permutation(sorted(there)).tolist()
     turns = [t for n in order for t in o.admit(message(n), 0.0) or []]
-    while len(o):
+    while o.waiting:
         assert o.due() == 5.0
         turns += o.expire(5.0)
     told = [n for t in turns for n in (*_numbers(t.gap), t.message.sequence)]
@@ -80,7 +80,7 @@ def test_a_full_hold_gives_up_the_stream_that_waits_longest() -> None:
     assert o.admit(message(3, "b"), 0.0) == []
     turns = o.admit(message(5, "b"), 0.0)
     assert turns == [Turn(message(3, "a"), Gap("a", 0, 2, 2))]
-    assert len(o) == 2
+    assert o.waiting == 2
 
 
 def test_a_publisher_that_lives_again_counts_anew() -> None:
