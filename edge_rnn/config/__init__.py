@@ -14,8 +14,8 @@ from edge_rnn.config.schema import Broker, Input, Status, Tables
 from edge_rnn.config.source import Source
 from edge_rnn.errors import ConfigError
 from edge_rnn.graph import Model
+from edge_rnn.messages import Spec
 from edge_rnn.payload import parse_path
-from edge_rnn.pipeline import Spec
 from edge_rnn.topics import RouteError, Routes, overlap
 
 __all__ = ["Config", "Credentials", "load_config"]

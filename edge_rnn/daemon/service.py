@@ -17,10 +17,10 @@ from edge_rnn.daemon.signals import Signals
 from edge_rnn.daemon.systemd import notify
 from edge_rnn.errors import EdgeRnnError
 from edge_rnn.journal import Journal, Letter
+from edge_rnn.messages import Message, Rejected, Result
 from edge_rnn.metrics import Metrics
 from edge_rnn.mqtt import Inbox, Link
 from edge_rnn.ordering import Gap
-from edge_rnn.pipeline import Message, Rejected, Result
 from edge_rnn.state import Eviction
 
 FLUSH_SECONDS = 5.0

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from edge_rnn.pipeline import Message
+from edge_rnn.messages import Message
 
 Policy = Literal["wait", "drop_oldest", "drop_newest"]
 

@@ -19,10 +19,10 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_rnn.errors import BrokerError
+from edge_rnn.messages import Message
 from edge_rnn.metrics import Metrics
 from edge_rnn.mqtt.inbox import Inbox
 from edge_rnn.mqtt.settings import Settings, describe
-from edge_rnn.pipeline import Message
 
 MAX_IN_FLIGHT = 1000  # publishes handed over and not yet confirmed
 HANDSHAKE_SECONDS = 10.0

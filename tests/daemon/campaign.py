@@ -29,7 +29,8 @@ import msgspec
 
 import edge_rnn
 from edge_rnn.journal import Journal
-from edge_rnn.pipeline import Message, Pipeline, Spec
+from edge_rnn.messages import Message, Spec
+from edge_rnn.pipeline import Pipeline
 from tests.daemon.conftest import MOSQUITTO, Broker, Client, IotCore, Mosquitto, make_model
 from tests.daemon.killable import POINTS
 

@@ -10,7 +10,8 @@ import pytest
 import edge_rnn
 from edge_rnn.errors import JournalError
 from edge_rnn.journal import Commit, Journal
-from edge_rnn.pipeline import Message, Pipeline
+from edge_rnn.messages import Message
+from edge_rnn.pipeline import Pipeline
 from edge_rnn.state import StreamState
 
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from edge_rnn.graph import Pool
 from edge_rnn.journal import Saved
+from edge_rnn.messages import Message, Spec
 from edge_rnn.ordering import Gap
-from edge_rnn.pipeline import Message, Pipeline, Spec
+from edge_rnn.pipeline import Pipeline
 from edge_rnn.session import Session
 from tests.effort import examples
 
