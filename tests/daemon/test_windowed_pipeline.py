@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from edge_rnn import reference
 from edge_rnn.graph import Feature, Model, Window
 from edge_rnn.journal import Journal
-from edge_rnn.pipeline import Message, Pipeline, Spec
+from edge_rnn.messages import Message, Spec
+from edge_rnn.pipeline import Pipeline
 from tests.core import models
 from tests.core.test_windows import GRU, bidirectional
 from tests.effort import examples
