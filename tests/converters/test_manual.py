@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 
 from edge_rnn_converters import support
 from edge_rnn_converters.cli import convert as command
-from tests.converters import tflite_models
+from tests.converters import fetch, tflite_models
 from tests.converters.keras_models import H, layers, made
 from tests.converters.onnx_models import Graph, random
 from tests.converters.test_onnx import saved
@@ -73,6 +74,9 @@ def _torchscript() -> None:
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("line", re.findall(r"^edge-rnn convert ((?:.*\\\n)*.*)$", TEXT, re.M))
 def test_commands_run(line: str, sources: None) -> None:
+    if "--backend" in line:
+        shutil.copy(fetch.model(fetch.DTLN), "denoiser.onnx")
+        shutil.copy(fetch.model(fetch.AO_TFLITE), "sensor.tflite")
     if line.startswith("activity.pt "):
         _torchscript()
     if "har.pt" in line:
