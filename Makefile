@@ -11,10 +11,11 @@ ARGS ?=
 SECONDS ?= 60
 DEVICES ?= 8
 SPEED ?= 1
-DEV_EXTRAS := onnx keras demo train litert plot
+KILLS ?= 60
+DEV_EXTRAS := onnx keras demo train litert plot parquet
 export EDGE_RNN_CACHE ?= $(CURDIR)/build/cache
 
-.PHONY: help demo test test-nojit test-arm64 lint check train lock clean
+.PHONY: help demo test test-nojit test-arm64 campaign lint check train lock clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -40,6 +41,10 @@ test-nojit: .venv/dev
 # On x86-64 Debian: are emulated Raspberry Pi processors bit-identical, do the tests pass there?
 test-arm64: .venv/dev
 	.ci/arm64
+
+# Kill the daemon over and over at real brokers: is anything lost, doubled or wrong?   (KILLS=60)
+campaign: .venv/dev
+	@$(BIN)/python -m tests.daemon.campaign --kills $(KILLS)
 
 # Train the demo's network anew and convert it.
 train: .venv/dev

@@ -97,9 +97,10 @@ def _entry(name: str, fields: Any) -> _Entry:
         raise ModelFileError(f"tensor {name!r}: dtype {dtype!r}, allowed: {', '.join(_DTYPES)}")
     if not _naturals(shape) or len(shape) not in (1, 2):
         raise ModelFileError(f"tensor {name!r}: shape {shape!r}, expected one or two numbers")
-    if not all(1 <= n <= MAX_DIM for n in shape) or math.prod(shape) > MAX_ELEMENTS:
+    most = MAX_ELEMENTS if dtype == "U8" and len(shape) == 1 else MAX_DIM  # bytes of a file
+    if not all(1 <= n <= most for n in shape) or math.prod(shape) > MAX_ELEMENTS:
         raise ModelFileError(
-            f"tensor {name!r}: shape {shape}, dimensions may be 1 to {MAX_DIM} and elements "
+            f"tensor {name!r}: shape {shape}, dimensions may be 1 to {most} and elements "
             f"at most {MAX_ELEMENTS}"
         )
     if not _naturals(offsets) or len(offsets) != 2:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from edge_rnn.activations import ACTS, Act, is_share, largest, of, tuned
 from edge_rnn.cells import CoupledLstm, Lru, MinGru, NormGru, NormLstm
 from edge_rnn.certificate import Certificate
 from edge_rnn.errors import ModelError
+from edge_rnn.foreign import BACKENDS, Backend, Carried, Fixed, Foreign, Port
 from edge_rnn.frames import FrameConv, FramePool, Take
 from edge_rnn.layers import Add, Concat, Conv1d, Multiply, Pool, Slice
 from edge_rnn.nodes import (
@@ -40,9 +41,12 @@ from edge_rnn.nodes import (
     tensors,
 )
 from edge_rnn.norms import L2Norm, LayerNorm, LogSoftmax, PRelu, RmsNorm
+from edge_rnn.windows import AHEAD, Pad, Reverse, Window
 
 __all__ = [
     "ACTS",
+    "AHEAD",
+    "BACKENDS",
     "F32",
     "GROUP",
     "MAX_DIM",
@@ -54,12 +58,16 @@ __all__ = [
     "Activations",
     "Add",
     "Attribute",
+    "Backend",
+    "Carried",
     "Concat",
     "Conv1d",
     "CoupledLstm",
     "Dense",
     "Embedding",
     "Feature",
+    "Fixed",
+    "Foreign",
     "FrameConv",
     "FramePool",
     "Gru",
@@ -77,9 +85,12 @@ __all__ = [
     "NormGru",
     "NormLstm",
     "PRelu",
+    "Pad",
     "Pool",
+    "Port",
     "Probe",
     "Provenance",
+    "Reverse",
     "RmsNorm",
     "Rnn",
     "Scale",
@@ -87,18 +98,25 @@ __all__ = [
     "Slice",
     "Softmax",
     "Take",
+    "Window",
+    "answer_steps",
     "attributes",
     "bound",
     "bounds",
     "digest",
     "dimensions",
+    "lengths",
+    "looks_ahead",
+    "masked",
     "multiply_adds",
     "of",
     "output_digest",
+    "output_schedule",
     "product_bound",
     "reads",
     "schedules",
     "state_tensors",
+    "state_width",
     "tensors",
     "tuned",
     "value_dimensions",
@@ -113,6 +131,8 @@ NODES: dict[str, type[Node]] = {
         *(CoupledLstm, NormLstm, NormGru, MinGru, Lru),
         *(LayerNorm, RmsNorm, L2Norm, LogSoftmax, PRelu),
         *(Take, FrameConv, FramePool),
+        *AHEAD,
+        Foreign,
     )
 }
 
@@ -165,7 +185,11 @@ def output_digest(y: F32) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """A network: x is the inputs side by side (I columns), y the outputs (O columns)."""
+    """A network: x is the inputs side by side (I columns), y the outputs (O columns).
+
+    `window`: it is used window by window; None: a stream carries its state on. `mask`: a message
+    all of whose features equal it is as if it had not come, but that a window counts it.
+    """
 
     inputs: tuple[Input, ...]
     nodes: tuple[Node, ...]
@@ -177,6 +201,8 @@ class Model:
     provenance: Provenance | None = None
     probe: Probe | None = None
     certificate: Certificate | None = None
+    window: Window | None = None
+    mask: float | None = None
 
     @property
     def input_width(self) -> int:
@@ -191,14 +217,37 @@ class Model:
 
     @property
     def schedule(self) -> Schedule:
-        """The steps at which a stream has an output, (0, 1) being every step."""
-        return _common("the model's outputs are", self.outputs, schedules(self))
+        """The steps at which a stream has an output, (0, 1) being every step.
+
+        A step is a message, of a continuous stream only one that is not masked.
+        """
+        if self.window is None:
+            return output_schedule(self)
+        if self.looks_ahead:
+            return Schedule(self.window.length - 1, self.window.hop)
+        return self.window.answers(output_schedule(self))
+
+    @property
+    def looks_ahead(self) -> bool:
+        """True when it can only be evaluated on a whole window."""
+        return any(map(looks_ahead, self.nodes))
+
+    @property
+    def foreign(self) -> Foreign | None:
+        """The node that is the whole model where another engine runs it."""
+        first = self.nodes[0]
+        return first if isinstance(first, Foreign) else None
 
     @property
     def output_is_probability(self) -> bool:
         """True when y is one softmax over the classes."""
         last = {n.name: n for n in self.nodes}.get(self.outputs[0])
         return len(self.outputs) == 1 and isinstance(last, Softmax)
+
+
+def looks_ahead(node: Node) -> bool:
+    """Does the node need several messages at once?"""
+    return isinstance(node, AHEAD) or (isinstance(node, Foreign) and node.messages > 1)
 
 
 def value_widths(model: Model) -> dict[str, int]:
@@ -238,7 +287,9 @@ def bound(node: Node, of_input: float = 0.0) -> float:
             return largest(node.candidate)
         case Softmax():
             return 1.0
-        case Slice() | Pool() | Take() | FramePool() | Activation(act="linear"):
+        case Slice() | Pool() | Take() | FramePool() | Reverse() | Activation(act="linear"):
+            return of_input
+        case Pad() if abs(node.value) <= of_input:
             return of_input
     return 0.0
 
@@ -248,39 +299,87 @@ def product_bound(node: Lstm) -> float:
     return largest(node.gate) * largest(node.hidden)
 
 
-def bounds(model: Model) -> dict[str, float]:
-    """`bound` of every value by name; of an input, 0."""
-    found = {i.name: 0.0 for i in model.inputs}
+def bounds(model: Model, of_inputs: Mapping[str, float] | None = None) -> dict[str, float]:
+    """`bound` of every value by name; of an input that is not among `of_inputs`, 0."""
+    found = {i.name: 0.0 for i in model.inputs} | dict(of_inputs or {})
     for node in model.nodes:
         found[node.name] = bound(node, found[node.input])
     return found
 
 
 def schedules(model: Model) -> dict[str, Schedule]:
-    """When each value is there: inputs and nodes by name.
+    """When each value is there, of a stream or of each window: inputs and nodes by name.
 
     Raises ModelError, naming both, where a node reads values that are there at different steps,
-    and where a value comes too late to count.
+    where a value comes too late to count, and where a node looks ahead.
     """
     found = {i.name: Schedule() for i in model.inputs}
     for node in model.nodes:
-        at = node.schedule(_common(f"node {node.name!r} reads", reads(node), found))
+        if looks_ahead(node):
+            raise ModelError(f"node {node.name!r}: {node.OP} looks ahead: the model needs a window")
+        at = node.schedule(_met(f"node {node.name!r} reads", reads(node), found, _STEPS))
         if max(at) > MAX_STEP:
             raise ModelError(f"node {node.name!r}: {at} is beyond step {MAX_STEP}")
         found[node.name] = at
     return found
 
 
-def _common(what: str, names: Sequence[str], found: Mapping[str, Schedule]) -> Schedule:
-    """The schedule that these values share."""
-    first = found[names[0]]
+def output_schedule(model: Model) -> Schedule:
+    """When the outputs are there, of a stream or of each window. Raises ModelError as above."""
+    return _met("the model's outputs are", model.outputs, schedules(model), _STEPS)
+
+
+def lengths(model: Model, rows: int) -> dict[str, int]:
+    """How many rows each value has in a window of `rows` messages: inputs and nodes by name.
+
+    Raises ModelError, naming both, where values that meet have not as many, and where a value has
+    none.
+    """
+    found = {i.name: rows for i in model.inputs}
+    for node in model.nodes:
+        n = node.rows(_met(f"node {node.name!r} reads", reads(node), found, _ROWS))
+        if not n:
+            raise ModelError(f"node {node.name!r}: a window of {rows} is too short for a row of it")
+        found[node.name] = n
+    _met("the model's outputs are", model.outputs, found, _ROWS)
+    return found
+
+
+_T = TypeVar("_T")
+_STEPS = "there at {}", "the same steps"
+_ROWS = "of {} rows a window", "as many rows"
+
+
+def _met(what: str, names: Sequence[str], found: Mapping[str, _T], words: tuple[str, str]) -> _T:
+    """What is found of these values, the same of all."""
+    first, (has, needs) = found[names[0]], words
     for name in names[1:]:
         if found[name] != first:
             raise ModelError(
-                f"{what} {names[0]!r}, there at {first}, and {name!r}, there at {found[name]}: "
-                "values can only meet where they have the same steps"
+                f"{what} {names[0]!r}, {has.format(first)}, and {name!r}, "
+                f"{has.format(found[name])}: values can only meet where they have {needs}"
             )
     return first
+
+
+def masked(model: Model, x: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which rows of x (T, I) are masked."""
+    if model.mask is None:
+        return np.zeros(len(x), np.bool_)
+    equal: NDArray[np.bool_] = np.all(np.asarray(x, np.float32) == np.float32(model.mask), axis=1)
+    return equal
+
+
+def answer_steps(model: Model, x: NDArray[Any]) -> NDArray[np.int64]:
+    """The steps at which a new stream answers to its messages x (T, I): those of its schedule but
+    for what is masked."""
+    seen, (first, period) = ~masked(model, x), model.schedule
+    if model.window is None:
+        return np.flatnonzero(seen)[first::period]
+    due = np.arange(first, len(x), period)
+    begin = due if model.window.every else np.maximum(due + 1 - model.window.length, 0)
+    count = np.concatenate([[0], np.cumsum(seen)])
+    return due[count[due + 1] > count[begin]]
 
 
 def state_tensors(model: Model) -> list[tuple[str, str, int]]:
@@ -291,6 +390,16 @@ def state_tensors(model: Model) -> list[tuple[str, str, int]]:
         for node in model.nodes
         for name, symbol in node.STATE.items()
     ]
+
+
+def state_width(model: Model) -> int:
+    """The numbers of a stream's state: of a window that looks ahead, the messages themselves."""
+    if model.window is None:
+        return sum(width for _, _, width in state_tensors(model))
+    if model.looks_ahead:
+        return model.window.length * model.input_width
+    answer = 0 if model.mask is None else 1 + model.output_width
+    return model.window.phases * (answer + sum(width for _, _, width in state_tensors(model)))
 
 
 def multiply_adds(node: Node, widths: Mapping[str, int]) -> int:
@@ -316,6 +425,11 @@ def digest(model: Model) -> str:
                 h.update(f"{name} {part.dtype} {part.shape}\n".encode())
                 h.update(np.ascontiguousarray(part).tobytes())
     h.update(f"outputs {model.outputs}\n".encode())
+    if model.window is not None:
+        window = model.window
+        h.update(f"window {window.length} {window.hop} {window.every}\n".encode())
+    if model.mask is not None:
+        h.update(f"mask {np.float32(model.mask)}\n".encode())
     return h.hexdigest()
 
 

@@ -1,7 +1,8 @@
-"""Durable stream states: one SQLite file a pipeline, one transaction a commit.
+"""What survives a crash: one SQLite file a pipeline, one transaction a commit.
 
-The file belongs to one model and one pipeline, is readable by its owner only, and is used by one
-process at a time.
+States, the positions of their streams, messages that wait for their turn and predictions that are
+on their way become durable together or not at all. The file belongs to one model and one pipeline,
+is readable by its owner only, and is used by one process at a time.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+import msgspec
+
 from edge_rnn.errors import JournalError
+from edge_rnn.ordering import Gap, Number
 from edge_rnn.state import StreamState
 
-SCHEMA = "1"
+SCHEMA = "2"
 _MAGIC = b"SQLite format 3\0"
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -30,17 +34,94 @@ CREATE TABLE streams (
     state BLOB NOT NULL
 ) WITHOUT ROWID;
 """
+_SINCE_2 = """
+CREATE TABLE marks (
+    stream TEXT PRIMARY KEY,
+    run INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    sequence NUMERIC,
+    stopped INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE held (
+    stream TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    sequence NUMERIC NOT NULL,
+    topic TEXT NOT NULL,
+    payload BLOB NOT NULL,
+    PRIMARY KEY (stream, epoch, sequence)
+) WITHOUT ROWID;
+CREATE TABLE gaps (
+    id INTEGER PRIMARY KEY,
+    at REAL NOT NULL DEFAULT (julianday('now')),
+    stream TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL
+);
+CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, messages BLOB NOT NULL);
+"""
+_MIGRATIONS = {"1": _SINCE_2}
+"""What makes the next schema of each older one; it starts with that one's tables."""
+_NEXT = "UPDATE meta SET value = value + 1 WHERE key = 'schema';"
+
+_GAPS_KEPT = 10_000
 
 OnModelChange = Literal["refuse", "discard"]
 Synchronous = Literal["full", "normal"]
 
 
+class Mark(msgspec.Struct, frozen=True, gc=False):
+    """What is known of a stream besides its state: how often it began anew, the last number that
+    was stepped (None: its messages have none), whether it stopped at a gap."""
+
+    stream: str
+    run: int = 0
+    epoch: int = 0
+    sequence: Number | None = None
+    stopped: bool = False
+
+
+class Held(msgspec.Struct, frozen=True, gc=False):
+    """A message that waits for its turn."""
+
+    stream: str
+    epoch: int
+    sequence: Number
+    topic: str
+    payload: bytes
+
+
+Letter = tuple[str, bytes]
+"""Topic and payload of a prediction on its way."""
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What becomes durable together: states, least recently used first, and ids to forget."""
+    """What becomes durable together: states, least recently used first; ids to forget; marks, and
+    ids whose mark goes; messages now held, and keys (stream, epoch, sequence) of those no longer;
+    gaps found."""
 
-    states: Sequence[StreamState] = field(default_factory=tuple)
-    forgotten: Sequence[str] = field(default_factory=tuple)
+    states: Sequence[StreamState] = ()
+    forgotten: Sequence[str] = ()
+    marks: Sequence[Mark] = ()
+    dropped: Sequence[str] = ()
+    held: Sequence[Held] = ()
+    released: Sequence[tuple[str, int, Number]] = ()
+    gaps: Sequence[Gap] = ()
+
+    def __bool__(self) -> bool:
+        """Is there anything in it?"""
+        return any((self.states, self.forgotten, self.marks, self.dropped, self.held,
+                    self.released, self.gaps))  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a journal holds: states, least recently used first, marks, and messages that wait."""
+
+    states: Sequence[StreamState] = ()
+    marks: Sequence[Mark] = ()
+    held: Sequence[Held] = ()
 
 
 class Journal:
@@ -78,30 +159,67 @@ class Journal:
                 raise _damaged(path, e) from e
             raise
 
-    def load(self) -> list[StreamState]:
-        """All states, least recently used first. Raises JournalError if the file is damaged."""
-        query = "SELECT id, steps, state FROM streams ORDER BY used"
+    def load(self) -> Saved:
+        """All that is needed to go on. Raises JournalError if the file is damaged."""
+        execute = self._db.execute
+        states = "SELECT id, steps, state FROM streams ORDER BY used"
+        marks = "SELECT stream, run, epoch, sequence, stopped FROM marks"
+        held = "SELECT stream, epoch, sequence, topic, payload FROM held"
         try:
-            return [StreamState(*row) for row in self._db.execute(query)]
+            return Saved(
+                [StreamState(*row) for row in execute(states)],
+                [Mark(s, r, e, n, bool(stopped)) for s, r, e, n, stopped in execute(marks)],
+                [Held(*row) for row in execute(held)],
+            )
         except sqlite3.Error as e:
             raise _damaged(self.path, e) from e
 
-    def commit(self, commit: Commit) -> None:
-        """Make it durable, all of it or nothing. Raises OSError when the disk does not take it."""
-        rows = [
-            (s.stream, s.steps, used, s.state)
-            for used, s in enumerate(commit.states, self._used + 1)
-        ]
+    def outbox(self) -> list[tuple[int, list[Letter]]]:
+        """(id, letters) of what was sent and not yet confirmed, in order."""
+        rows = self._db.execute("SELECT id, messages FROM outbox ORDER BY id")
+        return [(id_, msgspec.msgpack.decode(blob, type=list[Letter])) for id_, blob in rows]
+
+    def commit(
+        self, commit: Commit, letters: Sequence[Letter] = (), delivered: Sequence[int] = ()
+    ) -> int:
+        """Make it durable, all of it or nothing, with letters to send; those of the ids
+        `delivered` leave the outbox. Returns the id of the new ones, 0 without any.
+
+        Raises OSError when the disk does not take it.
+        """
         try:
             with self._db:
                 self._db.execute("BEGIN IMMEDIATE")
-                self._db.executemany(
-                    "DELETE FROM streams WHERE id = ?", [(s,) for s in commit.forgotten]
-                )
-                self._db.executemany("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?)", rows)
+                self._write(commit)
+                return self._post(letters, delivered)
         except sqlite3.Error as e:
             raise OSError(f"{self.path}: can't save: {e}") from e
+
+    def _write(self, c: Commit) -> None:
+        many = self._db.executemany
+        used = range(self._used + 1, self._used + 1 + len(c.states))
+        rows = [(s.stream, s.steps, n, s.state) for s, n in zip(c.states, used, strict=True)]
+        many("DELETE FROM streams WHERE id = ?", [(s,) for s in c.forgotten])
+        many("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?)", rows)
+        many("DELETE FROM marks WHERE stream = ?", [(s,) for s in c.dropped])
+        marks = [(m.stream, m.run, m.epoch, m.sequence, m.stopped) for m in c.marks]
+        many("INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?)", marks)
+        many("DELETE FROM held WHERE (stream, epoch, sequence) = (?, ?, ?)", c.released)
+        held = [(h.stream, h.epoch, h.sequence, h.topic, h.payload) for h in c.held]
+        many("INSERT OR REPLACE INTO held VALUES (?, ?, ?, ?, ?)", held)
+        if c.gaps:
+            gaps = [(g.stream, g.epoch, g.first, g.last) for g in c.gaps]
+            many("INSERT INTO gaps (stream, epoch, first, last) VALUES (?, ?, ?, ?)", gaps)
+            query = "DELETE FROM gaps WHERE id <= (SELECT MAX(id) FROM gaps) - ?"
+            self._db.execute(query, (_GAPS_KEPT,))
         self._used += len(rows)
+
+    def _post(self, letters: Sequence[Letter], delivered: Sequence[int]) -> int:
+        self._db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in delivered])
+        if not letters:
+            return 0
+        blob = msgspec.msgpack.encode(letters)
+        return self._db.execute("INSERT INTO outbox (messages) VALUES (?)", (blob,)).lastrowid or 0
 
     def recall(self, key: str) -> str | None:
         """A note kept by `remember`."""
@@ -129,9 +247,10 @@ class Journal:
     def _claim(self, model: str, pipeline: str, on_model_change: OnModelChange) -> int:
         """Create or check the file's owner; returns how many states were discarded."""
         if not self._scalar("SELECT COUNT(*) FROM sqlite_schema"):
-            self._db.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
+            self._db.executescript(f"BEGIN IMMEDIATE; {_TABLES} {_SINCE_2} COMMIT;")
             self.remember("schema", SCHEMA)
-        schema = self.recall("schema")
+        while (schema := self.recall("schema")) in _MIGRATIONS:
+            self._migrate(str(schema))
         if schema != SCHEMA:
             raise JournalError(
                 f"{self.path}: schema {schema}, this version reads {SCHEMA}: it was written by "
@@ -148,6 +267,9 @@ class Journal:
         self.remember("model", model)
         return count
 
+    def _migrate(self, schema: str) -> None:
+        self._db.executescript(f"BEGIN IMMEDIATE; {_MIGRATIONS[schema]} {_NEXT} COMMIT;")
+
     def _change_model(self, model: str, on_model_change: OnModelChange) -> int:
         before = self.recall("model")
         count = self._scalar("SELECT COUNT(*) FROM streams")
@@ -161,6 +283,7 @@ class Journal:
             )
         with self._db:
             self._db.execute("DELETE FROM streams")
+            self._db.execute("UPDATE marks SET run = run + 1, stopped = 0")
         return count
 
     def _scalar(self, query: str) -> int:

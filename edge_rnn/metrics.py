@@ -14,6 +14,9 @@ class Metrics:
     received: int = 0
     predicted: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+    duplicates: int = 0
+    gaps: int = 0
+    missing: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     evicted: Counter[str] = field(default_factory=Counter)
     publish_errors: int = 0

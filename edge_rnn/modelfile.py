@@ -26,6 +26,7 @@ from edge_rnn.graph import (
     Node,
     Probe,
     Provenance,
+    Window,
     attributes,
     reads,
     tensors,
@@ -50,6 +51,7 @@ def _struct(cls: type, tag: str | None = None) -> type[msgspec.Struct]:
 
 _NODE: Any = Union[tuple(_struct(cls, op) for op, cls in NODES.items())]  # noqa: UP007 - built
 _INPUT, _FEATURE, _PROVENANCE = _struct(Input), _struct(Feature), _struct(Provenance)
+_WINDOW = _struct(Window)
 _PROBE = msgspec.defstruct("Probe", [("digest", str)], forbid_unknown_fields=True)
 _DESCRIPTION = msgspec.defstruct(
     "Description",
@@ -65,6 +67,8 @@ _DESCRIPTION = msgspec.defstruct(
         ("provenance", _PROVENANCE | None),
         ("probe", _PROBE | None),
         ("certificate", Certificate | None, None),
+        ("window", _WINDOW | None, None),
+        ("mask", float | None, None),
     ],
     forbid_unknown_fields=True,
 )
@@ -111,6 +115,10 @@ def _describe(model: Model) -> str:
     }
     if model.certificate is not None:
         description["certificate"] = model.certificate
+    if model.window is not None:  # only then: a file without one is read by older versions too
+        description["window"] = asdict(model.window)
+    if model.mask is not None:
+        description["mask"] = model.mask
     return msgspec.json.encode(description).decode()
 
 
@@ -177,6 +185,8 @@ def _model(d: Any, arrays: dict[str, NDArray[Any]]) -> Model:
         provenance=d.provenance and Provenance(**msgspec.structs.asdict(d.provenance)),
         probe=probe,
         certificate=d.certificate,
+        window=d.window and Window(**msgspec.structs.asdict(d.window)),
+        mask=d.mask,
     )
 
 

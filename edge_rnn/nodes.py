@@ -104,6 +104,16 @@ def optional(*shape: str) -> Any:
     return field(default=None, metadata={"shape": shape, "optional": True})
 
 
+def raw() -> Any:
+    """A tensor of bytes, uint8 of any length; its shape decides nothing."""
+    return field(metadata={"shape": ()})
+
+
+def structure() -> Any:
+    """A field that the node checks itself."""
+    return field(metadata={"structure": True})
+
+
 def number(low: float, high: float, default: Any = MISSING) -> Any:
     """A field that holds a number from `low` to `high`."""
     return field(default=default, metadata={"range": (low, high)})
@@ -138,6 +148,10 @@ class Node:
     def schedule(self, read: Schedule) -> Schedule:
         """When its output is there, from when the values read are."""
         return read
+
+    def rows(self, read: int) -> int:
+        """How many rows its output has in a window, from how many the values read have."""
+        return self.schedule(Schedule()).count(read)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -308,6 +322,8 @@ def dimensions(node: Node, *widths: int) -> dict[str, int]:
     """
     dims = node.sizes(*widths)
     for name, symbols, value in tensors(node):
+        if not symbols:
+            continue
         if value is None:
             raise ModelError(f"node {node.name!r}: {name} is missing")
         shape = value.data.shape if isinstance(value, Matrix) else value.shape

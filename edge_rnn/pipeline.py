@@ -5,127 +5,46 @@ A daemon, a replay of a recording, a test and a notebook all drive the same obje
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.errors import PayloadError
-from edge_rnn.graph import F32, Model
-from edge_rnn.journal import Commit
-from edge_rnn.payload import (
-    MAX_PAYLOAD_BYTES,
-    Decoder,
-    Encoder,
-    PayloadReason,
-    Sample,
-    vocabularies,
-)
+from edge_rnn.graph import F32, Model, masked
+from edge_rnn.journal import Commit, Saved
+from edge_rnn.messages import Message, Outgoing, Reason, Rejected, Result, Spec
+from edge_rnn.ordering import Numbered, Turn
+from edge_rnn.payload import Encoder, Sample
 from edge_rnn.session import Session
-from edge_rnn.state import Eviction, StreamState
+from edge_rnn.state import Eviction
 from edge_rnn.topics import Route, Routes
-
-Reason = Literal[PayloadReason, "bad_topic", "retained", "diverged"]
-"""Why a message has no prediction: a `PayloadReason`, or
-
-bad_topic  no input pattern matches, or a named part is empty
-retained   an old message that the broker kept, when those are not asked for
-diverged   the prediction was not finite; its stream starts anew from the next message on
-"""
-REASONS: tuple[str, ...] = (*get_args(PayloadReason), "bad_topic", "retained", "diverged")
-
-
-class Message(msgspec.Struct, frozen=True, gc=False):
-    """An incoming message; `mid` is its packet id, 0 when it needs no acknowledgement."""
-
-    topic: str
-    payload: bytes
-    retain: bool = False
-    mid: int = 0
-
-
-class Outgoing(msgspec.Struct, frozen=True, gc=False):
-    """A prediction to publish; (stream, n) identifies it until the stream starts anew."""
-
-    topic: str
-    payload: bytes
-    stream: str
-    n: int
-
-
-class Rejected(msgspec.Struct, frozen=True, gc=False):
-    """A message without a prediction; `kind` is the input pattern it came by, "" for none."""
-
-    message: Message
-    reason: Reason
-    detail: str
-    kind: str
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What came of a batch, in the batch's order."""
-
-    predictions: list[Outgoing] = field(default_factory=list)
-    rejected: list[Rejected] = field(default_factory=list)
-    evictions: list[Eviction] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """What a pipeline does. ttl in seconds; `fields` and `array` empty take the features by the
-    names the model gives them."""
-
-    topics: Sequence[str]
-    output: str
-    stream: str | None = None
-    fields: Sequence[str] = ()
-    array: str | None = None
-    timestamp: str | None = None
-    retained: bool = False
-    max_payload_bytes: int = MAX_PAYLOAD_BYTES
-    capacity: int = 1000
-    ttl: float | None = None
-
-    def decoder(self, model: Model) -> Decoder:
-        """Reads the model's features. Raises ValueError when the paths don't fit the model."""
-        named = () if self.array is not None else [_key(f.name) for f in model.features]
-        if not self.fields and not named and self.array is None:
-            raise ValueError(
-                f"the model does not name its {model.input_width} features: say where they "
-                "stand in a message with fields or array"
-            )
-        return Decoder(
-            model.input_width,
-            fields=self.fields or named,
-            array=self.array,
-            timestamp=self.timestamp,
-            vocabulary=vocabularies(model),
-            max_bytes=self.max_payload_bytes,
-        )
-
-
-def _key(name: str) -> str:
-    """The path of a field whose name may hold dots and brackets."""
-    return f"[{msgspec.json.encode(name).decode()}]"
+from edge_rnn.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
+    """A message to step; `fresh`: from the initial state."""
+
     message: Message
     route: Route
     sample: Sample
+    fresh: bool = False
+
+
+_Item = _Row | Rejected
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Batch:
-    """The outputs y (B, O) of some rows, and which of them have one."""
+    """The outputs y (B, O) of some rows, which of them have one, which count as steps."""
 
     y: F32
     emitted: NDArray[np.bool_]
+    counted: NDArray[np.bool_]
 
     @property
     def diverged(self) -> NDArray[np.bool_]:
@@ -160,6 +79,8 @@ class Pipeline:
         self._stored: set[str] = set()  # what the journal holds, so that it can be told to forget
         self._forgotten: set[str] = set()
         self._evictions: list[Eviction] = []
+        self._turns: Turns[_Item] = Turns(spec.ordering(), spec.capacity)
+        self._fresh: set[str] = set()  # streams whose next row begins anew
 
     @property
     def digest(self) -> str:
@@ -172,22 +93,28 @@ class Pipeline:
         return len(self._steps)
 
     def feed(self, messages: Sequence[Message], now: float) -> Result:
-        """Answer a batch. `now` in seconds of a monotonic clock, for idle streams.
+        """Answer a batch, and what waited too long for its turn. `now` in seconds of a monotonic
+        clock, for idle streams and held messages.
 
-        A message that can't be used changes nothing and is in the result's `rejected`; one at whose
-        step the model has no output (see `Model.schedule`) steps its stream and is in neither list.
+        A message that can't be used changes nothing and is in the result's `rejected`; one that has
+        no output (see `Model.schedule` and `Model.mask`) is in no list, as is one that is held
+        until its turn comes.
         """
         self._now = now
         result = Result()
-        rows = [row for m in messages if (row := self._read(m, result)) is not None]
+        rows = list(self._ordered(messages, result))
         for row, n, values in self._advance(rows):
-            if n and values:
+            if values:
                 result.predictions.append(self._answer(row, n, values))
-            elif not n:
+            elif values is None:
                 detail = "the prediction is not finite; the stream starts anew"
                 result.rejected.append(Rejected(row.message, "diverged", detail, row.route.pattern))
         result.evictions.extend(self._take_evictions())
         return result
+
+    def due(self) -> float:
+        """When `feed` has something to do even without messages; infinite if never."""
+        return self._turns.due() or math.inf
 
     def expire(self, now: float) -> list[Eviction]:
         """Forget streams idle for longer than the ttl, without waiting for a message."""
@@ -195,21 +122,24 @@ class Pipeline:
         self._session.slots([])
         return self._take_evictions()
 
-    def load(self, states: Sequence[StreamState]) -> list[Eviction]:
-        """Continue these streams, given least recently used first.
+    def load(self, saved: Saved, now: float = 0.0) -> list[Eviction]:
+        """Continue what was saved, its states given least recently used first.
 
         Those beyond the capacity are forgotten. Raises SnapshotError if they are not this model's.
         """
+        states = saved.states
         self._stored.update(s.stream for s in states)
         for start in range(0, max(1, len(states)), self.spec.capacity):
             self._session.load_states(states[start : start + self.spec.capacity])
         self._steps = {s: self._session.steps(s) for s in self._session.streams}
+        held = (self._number(self._read(Message(h.topic, h.payload))) for h in saved.held)
+        self._turns.load(saved, (m for m in held if m), now)
         return self._take_evictions()
 
     def changes(self) -> Commit:
         """What has changed since the last `saved`."""
         states = self._session.states(s for s in self._session.streams if s in self._dirty)
-        return Commit(states, sorted(self._forgotten))
+        return self._turns.changes(Commit(states, sorted(self._forgotten)))
 
     def saved(self) -> None:
         """The last `changes` are safe; count new ones from here."""
@@ -217,10 +147,25 @@ class Pipeline:
         self._stored.difference_update(self._forgotten)
         self._dirty.clear()
         self._forgotten.clear()
+        self._turns.saved()
 
-    def _read(self, message: Message, result: Result) -> _Row | None:
+    def _ordered(self, messages: Sequence[Message], result: Result) -> Iterator[_Row]:
+        """The messages to step, each when it is its turn."""
+        for turn in self._turns.expire(self._now):
+            yield from self._take(turn, result)
+        for message in messages:
+            item = self._read(message)
+            number = self._number(item) if self._turns.numbered else None
+            if number is None:
+                yield from self._settle(item, result)
+            elif (turns := self._turns.admit(number, self._now)) is None:
+                result.duplicates.append(message)
+            else:
+                for turn in turns:
+                    yield from self._take(turn, result)
+
+    def _read(self, message: Message) -> _Item:
         route = self.routes.route(message.topic)
-        kind = route.pattern if route else ""
         try:
             if route is None:
                 raise PayloadError("bad_topic", f"{message.topic!r} matches no input topic")
@@ -229,22 +174,76 @@ class Pipeline:
             return _Row(message, route, self._decoder.decode(message.payload))
         except PayloadError as e:
             reason: Reason = e.reason  # type: ignore[assignment]
-            result.rejected.append(Rejected(message, reason, str(e), kind))
-            return None
+            return Rejected(message, reason, str(e), route.pattern if route else "")
 
-    def _advance(self, rows: list[_Row]) -> Iterator[tuple[_Row, int, list[float]]]:
-        """Step all rows in order -> (row, its stream's step number or 0 if it diverged, y or
-        nothing)."""
-        for chunk in [rows] if self._fits(rows) else [[row] for row in rows]:
+    def _number(self, item: _Item) -> Numbered[_Item] | None:
+        """The message's number. One that can't be used has its turn too, if it tells its number:
+        it is not missing."""
+        if isinstance(item, _Row):
+            s = item.sample
+            assert s.sequence is not None  # noqa: S101 - the decoder was told to read it
+            return Numbered(item.route.stream, s.epoch, s.sequence, item)
+        route = self.routes.route(item.message.topic)
+        found = self._decoder.number(item.message.payload) if route else None
+        if route is None or found is None or item.reason == "retained":
+            return None
+        return Numbered(route.stream, *found, item)
+
+    def _take(self, turn: Turn[_Item], result: Result) -> Iterator[_Row]:
+        """It is this message's turn; before it, something may be missing."""
+        item, stream, policy = turn.message.item, turn.message.stream, self.spec.on_gap
+        if turn.gap is not None:
+            result.gaps.append(turn.gap)
+            if policy == "stop":
+                self._turns.stop(stream)
+            elif policy == "reset":
+                self._fresh.add(stream)
+        if isinstance(item, _Row) and self._turns.stopped(stream):
+            detail = f"{stream!r} has stopped at a gap: reset it to go on"
+            item = Rejected(item.message, "stopped", detail, item.route.pattern)
+        if isinstance(item, _Row) and stream in self._fresh:
+            self._fresh.discard(stream)
+            item = replace(item, fresh=True)
+        yield from self._settle(item, result)
+
+    def _settle(self, item: _Item, result: Result) -> Iterator[_Row]:
+        if isinstance(item, _Row):
+            yield item
+        else:
+            result.rejected.append(item)
+
+    def _advance(self, rows: list[_Row]) -> Iterator[tuple[_Row, int, list[float] | None]]:
+        """Step all rows in order -> (row, its stream's step number, y or nothing; None if it
+        diverged)."""
+        for chunk in self._chunks(rows):
             streams = [row.route.stream for row in chunk]
+            if chunk[0].fresh and streams[0] in self._steps:
+                self._session.reset(streams[0])
+                self._begin_anew(streams[0])
             batch = self._step(streams, [row.sample.features for row in chunk])
             self._dirty.update(streams)
             self._forgotten.difference_update(streams)
-            columns = (batch.y.tolist(), batch.emitted.tolist(), batch.diverged.tolist())
-            for row, values, emitted, diverged in zip(chunk, *columns, strict=True):
-                n = 0 if diverged else self._steps.get(row.route.stream, 0) + 1
-                self._steps[row.route.stream] = n
-                yield row, n, values if emitted else []
+            marks = (batch.y, batch.emitted, batch.counted, batch.diverged)
+            columns = (column.tolist() for column in marks)
+            for row, values, emitted, counted, diverged in zip(chunk, *columns, strict=True):
+                stream = row.route.stream
+                n = self._steps[stream] = self._steps.get(stream, 0) + counted
+                yield row, n, None if diverged else values if emitted else []
+                if diverged:
+                    self._begin_anew(stream)
+
+    def _begin_anew(self, stream: str) -> None:
+        self._steps[stream] = 0
+        self._turns.restart(stream)
+
+    def _chunks(self, rows: list[_Row]) -> Iterator[list[_Row]]:
+        """The rows in parts that can be stepped at once: not where one begins anew, and not where
+        the session has to evict for room."""
+        starts = [0, *(i for i, row in enumerate(rows) if row.fresh and i), len(rows)]
+        for start, stop in pairwise(starts):
+            part = rows[start:stop]
+            if part:
+                yield from [part] if self._fits(part) else ([row] for row in part)
 
     def _fits(self, rows: list[_Row]) -> bool:
         """False when the batch makes the session evict for room: whom depends on the order, so
@@ -268,19 +267,23 @@ class Pipeline:
             batch.y[places], batch.emitted[places] = again.y, again.emitted
 
     def _stepped(self, streams: list[str], x: list[list[float]]) -> _Batch:
-        batch = _Batch(np.empty((len(x), self._widths[1]), np.float32), np.empty(len(x), np.bool_))
         rows = np.array(x, np.float32).reshape(len(x), self._widths[0])
+        counted = ~masked(self.model, rows) | (self.model.window is not None)
+        y = np.empty((len(x), self._widths[1]), np.float32)
+        batch = _Batch(y, np.empty(len(x), np.bool_), counted)
         self._session.step_slots(self._session.slots(streams), rows, batch.y, batch.emitted)
         return batch
 
     def _answer(self, row: _Row, n: int, values: list[float]) -> Outgoing:
         stream = row.route.stream
-        payload = self._encoder.encode(stream, n, row.sample.timestamp, values)
-        return Outgoing(row.route.output, payload, stream, n)
+        run = self._turns.run(stream)
+        payload = self._encoder.encode(stream, n, run, row.sample, values)
+        return Outgoing(row.route.output, payload, stream, n, run)
 
     def _on_evict(self, eviction: Eviction) -> None:
         self._evictions.append(eviction)
         self._steps.pop(eviction.stream, None)
+        self._turns.closed(eviction.stream)
         self._dirty.discard(eviction.stream)
         if eviction.stream in self._stored:
             self._forgotten.add(eviction.stream)

@@ -10,28 +10,33 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from edge_rnn.buffered import Buffered
 from edge_rnn.errors import InputError, SnapshotError, StaleSlotError
 from edge_rnn.graph import F32, Model, digest
-from edge_rnn.kernels import PLACES, Status, emit_to, explain, freeze, make_context, step, touch
-from edge_rnn.program import compile_model
+from edge_rnn.hosted import Hosted
+from edge_rnn.kernels import Status, explain, touch
+from edge_rnn.program import Program, compile_model
 from edge_rnn.state import Eviction, StateStore, StreamState
+from edge_rnn.stepper import Engine, Marks, stepper
 from edge_rnn.validation import validate
 
 SNAPSHOT_SCHEMA = 1
 MAX_STEPS = 1 << 62
-_NOTHING = np.empty(0, np.uint8)
-
 
 _F32 = np.dtype(np.float32)  # a call that is given the type has to look this up
-_CHUNK, _FEWEST = 1 << 16, 16
-"""Rows go through the program in chunks whose scratch is about this many bytes, so that it stays in
-a near cache; and at least this many rows, so that weights are worth their loading."""
 
 
 class _Snapshot(msgspec.Struct, forbid_unknown_fields=True):
     schema: int
     model: str
     streams: list[StreamState]
+
+
+def _planned(model: Model, max_batch: int) -> Program | Engine:
+    """How the model is run."""
+    if model.looks_ahead:
+        return Buffered(model, max_batch)
+    return compile_model(model) if model.foreign is None else Hosted(model)
 
 
 class Session:
@@ -64,19 +69,11 @@ class Session:
         self.digest = digest(model)
         self._clock = clock
         self._now: Callable[[], float] = clock if ttl is not None else float  # 0: only a ttl asks
-        self._program = p = compile_model(model)
+        self._plan = p = _planned(model, max_batch)
         self._store = StateStore(p.state_width, p.state_words, capacity, ttl, on_evict)
-        rows = min(max_batch, capacity, max(_FEWEST, _CHUNK // (4 * p.scratch_width)))
-        self._room = (
-            np.zeros((rows, p.scratch_width), np.float32),
-            np.zeros((2 * PLACES, rows), np.int64),
-            np.zeros((2, rows * p.windows), np.int64),
-        )
-        slab, table = self._store.slab, self._store.table
-        weights = (p.code, p.int8s, p.halves, p.floats, p.vocabularies)
-        widths = (p.input_width, p.output_width)
-        self._context = make_context(*weights, slab, table, *self._room, *widths)
-        self._warm_up()
+        self._stepper = stepper(p, self._store, max_batch)
+        self._step_rows = self._stepper.step
+        touch(self._store.table, np.empty(0, np.int64), 0.0)  # compiled or loaded now, not later
 
     @property
     def streams(self) -> list[str]:
@@ -86,7 +83,7 @@ class Session:
     @property
     def state_bytes(self) -> int:
         """Bytes of one stream's state in a snapshot; in memory whole vectors are kept."""
-        return 4 * len(self._program.state_words)
+        return 4 * len(self._plan.state_words)
 
     def steps(self, stream: str) -> int:
         """How many steps the stream has taken. Raises StreamError."""
@@ -124,7 +121,7 @@ class Session:
         slots: NDArray[np.int64],
         x: F32,
         out: F32,
-        emitted: NDArray[np.bool_] | NDArray[np.uint8] | None = None,
+        emitted: Marks | None = None,
     ) -> None:
         """`step` without the id look-up: slots int64 (B,), x float32 (B, I), out float32 (B, O).
 
@@ -133,7 +130,7 @@ class Session:
         """
         try:
             if emitted is None:
-                fault = step(self._context, slots, self._now(), x, out)
+                fault = self._step_rows(slots, self._now(), x, out)
             else:
                 fault = self._step_marking(slots, x, out, emitted)
         except TypeError as e:
@@ -199,7 +196,7 @@ class Session:
     ) -> F32:
         if len(streams) != len(rows):
             raise InputError(f"{len(streams)} streams for {len(rows)} rows of x")
-        y = np.empty((len(rows), self._program.output_width), _F32)
+        y = np.empty((len(rows), self._plan.output_width), _F32)
         self.step_slots(self.slots(streams), rows, y, emitted)
         return y
 
@@ -208,7 +205,7 @@ class Session:
         slots: NDArray[np.int64],
         x: F32,
         out: F32,
-        emitted: NDArray[np.bool_] | NDArray[np.uint8],
+        emitted: Marks,
     ) -> int:
         good = emitted.dtype in (np.bool_, np.uint8) and emitted.flags.carray
         if emitted.shape != (len(slots),) or not good:
@@ -216,11 +213,7 @@ class Session:
                 f"emitted {emitted.dtype} {emitted.shape}: expected bool or uint8 ({len(slots)},), "
                 "C-contiguous and writable"
             )
-        emit_to(self._context, emitted.view(np.uint8))
-        try:
-            return int(step(self._context, slots, self._now(), x, out))
-        finally:
-            emit_to(self._context, _NOTHING)
+        return self._stepper.mark(slots, self._now(), x, out, emitted)
 
     def _rows(self, x: ArrayLike) -> F32:
         if type(x) is np.ndarray and x.dtype == _F32 and x.ndim == 2 and x.flags.carray:
@@ -230,16 +223,14 @@ class Session:
                 rows: F32 = np.require(x, np.float32, ["C", "W"])
             except (TypeError, ValueError) as e:
                 raise InputError(f"x is not an array of numbers: {e}") from e
-        if rows.ndim != 2 or rows.shape[1] != self._program.input_width:
-            raise InputError(
-                f"x has shape {rows.shape}, expected (rows, {self._program.input_width})"
-            )
+        if rows.ndim != 2 or rows.shape[1] != self._plan.input_width:
+            raise InputError(f"x has shape {rows.shape}, expected (rows, {self._plan.input_width})")
         return rows
 
     def _refuse(self, fault: int, slots: NDArray[np.int64], x: F32, out: F32) -> NoReturn:
         status, row, column = explain(fault)
         if status == Status.SHAPE:
-            p, rows = self._program, len(slots)
+            p, rows = self._plan, len(slots)
             raise InputError(
                 f"x {x.shape} and out {out.shape} for {rows} slots: "
                 f"expected ({rows}, {p.input_width}) and ({rows}, {p.output_width})"
@@ -249,16 +240,6 @@ class Session:
         names = [f.name for f in self.model.features] or [f"x[{i}]" for i in range(x.shape[1])]
         value, wanted = x[row, column], "a finite number"
         if status == Status.BAD_INDEX:
-            sizes = dict(self._program.vocabularies.tolist())
+            sizes = dict(self._plan.vocabularies.tolist())
             wanted = f"a whole number from 0 to {sizes[column] - 1}"
         raise InputError(f"row {row}: {names[column]} is {value}, expected {wanted}")
-
-    def _warm_up(self) -> None:
-        """Compile or load the runner now, then never again: other types are the caller's error."""
-        p = self._program
-        x = np.empty((0, p.input_width), np.float32)
-        y = np.empty((0, p.output_width), np.float32)
-        slots = np.empty(0, np.int64)
-        step(self._context, slots, 0.0, x, y)
-        touch(self._store.table, slots, 0.0)
-        freeze()

@@ -96,6 +96,11 @@ class StateStore:
         """Back to the initial state and step 0. Raises StreamError."""
         self._clear(self.handle(stream) & _SLOT_BITS)
 
+    def clear_first(self, count: int) -> None:
+        """`clear` of the streams that were opened first, if none was closed since."""
+        self.slab[:count] = 0
+        self.table["steps"][:count] = 0
+
     def close(self, stream: str) -> None:
         """Forget the stream. Raises StreamError."""
         slot = self.handle(stream) & _SLOT_BITS

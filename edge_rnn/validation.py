@@ -12,24 +12,32 @@ from numpy.typing import NDArray
 
 from edge_rnn.activations import Act, steps
 from edge_rnn.errors import ModelError
+from edge_rnn.foreign import check_bytes
 from edge_rnn.graph import (
     GROUP,
     MAX_DIM,
+    MAX_STEP,
     NODES,
     Attribute,
     Conv1d,
     Embedding,
+    Foreign,
     Lstm,
     Matrix,
     Model,
     Node,
+    Pad,
+    Pool,
     Probe,
-    Schedule,
     Take,
+    Window,
+    answer_steps,
     attributes,
+    lengths,
     output_digest,
+    output_schedule,
     reads,
-    state_tensors,
+    state_width,
     tensors,
     value_widths,
 )
@@ -52,12 +60,18 @@ def validate(model: Model) -> None:
     _check_names(model)
     for node in model.nodes:
         _check_attributes(node)
+        if isinstance(node, Foreign):
+            _check_foreign(model, node)
     widths = value_widths(model)
+    if model.window is not None:
+        _check_window(model, model.window, widths)
+    _check_mask(model)
+    model.schedule  # noqa: B018 - it is checked where values meet
     _check_sizes(model, widths)
-    schedule = model.schedule
     for node in model.nodes:
-        for name, _, tensor in tensors(node):
-            _check_tensor(f"node {node.name!r}: {name}", tensor)
+        for name, symbols, tensor in tensors(node):
+            if symbols:
+                _check_tensor(f"node {node.name!r}: {name}", tensor)
         _check_formats(node)
         if isinstance(node, Embedding):
             _check_embedding(model, node)
@@ -67,7 +81,7 @@ def validate(model: Model) -> None:
             _check_clips(node)
     _check_descriptions(model, widths)
     if model.probe is not None:
-        _check_probe(model, model.probe, schedule)
+        _check_probe(model, model.probe)
 
 
 def _check_names(model: Model) -> None:
@@ -95,7 +109,7 @@ def _check_attributes(node: Node) -> None:
         raise ModelError(f"node {node.name!r}: others is empty, expected at least one name")
     values, kinds = attributes(node), _kinds(node.OP)
     for f in fields(node):
-        if f.name in values:
+        if f.name in values and not f.metadata.get("structure"):
             value = values[f.name]
             allowed = _allowed(kinds[f.name], f.metadata.get("range"), value)
             if allowed:
@@ -129,11 +143,66 @@ def _allowed_acts(act: str) -> str:
     return ""
 
 
+def _check_foreign(model: Model, node: Foreign) -> None:
+    """It is the whole model, used as its engine can."""
+    check_bytes(node)
+    if len(model.nodes) > 1 or len(model.inputs) > 1 or model.outputs != (node.name,):
+        raise ModelError(f"node {node.name!r}: another engine runs a whole model, with one input")
+    if model.mask is not None:
+        raise ModelError(f"node {node.name!r}: another engine leaves no message out: no mask")
+    length = 1 if model.window is None else model.window.length
+    if length != node.messages or (model.window is not None and length == 1):
+        raise ModelError(
+            f"node {node.name!r}: {node.engine} is given {node.messages} messages at once, so the "
+            f"model needs {f'a window of {node.messages}' if node.messages > 1 else 'no window'}"
+        )
+
+
+def _check_window(model: Model, window: Window, widths: dict[str, int]) -> None:
+    length, hop = window.length, window.hop
+    if type(length) is not int or type(hop) is not int or not 0 < hop <= length <= MAX_STEP:
+        raise ModelError(
+            f"a window of {length} messages every {hop}: expected 1 to {MAX_STEP}, and a hop of 1 "
+            "to as many"
+        )
+    if window.every and (hop < length or model.looks_ahead):
+        raise ModelError(
+            "a window can answer at every step where none overlap and no node looks ahead"
+        )
+    if model.looks_ahead:
+        rows = lengths(model, length)
+        if sum(n * widths[name] for name, n in rows.items()) > MAX_WIDTHS:
+            raise ModelError(f"a window's values have more than {MAX_WIDTHS} numbers in all")
+        return
+    at = output_schedule(model)
+    if at.count(length) == 0:
+        raise ModelError(f"a window of {length} ends before its first output: there at {at}")
+    if window.every and at.count(length) * at.period != length:
+        raise ModelError(
+            f"a window of {length} can't answer at every step: with outputs every {at.period} "
+            "steps it must be a multiple of that"
+        )
+
+
+def _check_mask(model: Model) -> None:
+    if model.mask is None:
+        return
+    most = float(np.finfo(np.float32).max)
+    if type(model.mask) is not float or not abs(model.mask) <= most:
+        raise ModelError(f"mask is {model.mask!r}, expected a finite number")
+    for node in model.nodes:
+        if isinstance(node, Conv1d | Pool | Pad):
+            raise ModelError(
+                f"node {node.name!r}: {node.OP} counts rows, so no message can be left out: a "
+                "model with a mask can't have it"
+            )
+
+
 def _check_sizes(model: Model, widths: dict[str, int]) -> None:
     """Before any memory is taken."""
     if sum(widths.values()) > MAX_WIDTHS:
         raise ModelError(f"values {sum(widths.values())} wide in all, at most {MAX_WIDTHS} allowed")
-    state = sum(width for _, _, width in state_tensors(model))
+    state = state_width(model)
     if state > MAX_STATE:
         raise ModelError(f"a stream's state has {state} numbers, at most {MAX_STATE} allowed")
 
@@ -243,15 +312,16 @@ def _check_descriptions(model: Model, widths: dict[str, int]) -> None:
         raise ModelError(f"rate_hz is {model.rate_hz}, expected a positive number")
 
 
-def _check_probe(model: Model, probe: Probe, schedule: Schedule) -> None:
-    steps = len(probe.input)
-    for what, a, rows, width in (
-        ("input", probe.input, steps, model.input_width),
-        ("output", probe.output, schedule.count(steps), model.output_width),
-    ):
-        if a.shape != (rows, width) or not rows:
-            raise ModelError(f"probe {what} has shape {a.shape}, expected ({rows or 'T'}, {width})")
-        if a.dtype != np.float32 or not np.isfinite(a).all():
-            raise ModelError(f"probe {what}: expected finite float32 numbers")
+def _check_probe(model: Model, probe: Probe) -> None:
+    _check_rows("input", probe.input, len(probe.input), model.input_width)
+    answers = len(answer_steps(model, probe.input))
+    _check_rows("output", probe.output, answers, model.output_width)
     if output_digest(probe.output) != probe.digest:
         raise ModelError("the probe's digest is not that of its output: the file was altered")
+
+
+def _check_rows(what: str, a: NDArray[Any], rows: int, width: int) -> None:
+    if a.shape != (rows, width) or not rows:
+        raise ModelError(f"probe {what} has shape {a.shape}, expected ({rows or 'T'}, {width})")
+    if a.dtype != np.float32 or not np.isfinite(a).all():
+        raise ModelError(f"probe {what}: expected finite float32 numbers")

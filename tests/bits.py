@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 import edge_rnn
-from edge_rnn.graph import ACTS, Activation, Model
+from edge_rnn.graph import ACTS, Activation, Model, Reverse, Window
 from tests.core import models
 
 DEMO = Path(__file__).parents[1] / "devices/edge_rnn_devices/data/activity.ernn"
@@ -26,6 +27,11 @@ def cases() -> Iterator[tuple[str, Model, np.ndarray]]:
     for kind in models.NODES:
         for weights in models.formats(kind):
             yield f"{kind} {weights}", models.single(kind, weights), models.inputs(20)
+    for window in (Window(12, 5), Window(6, 6)):
+        x = models.inputs(60)
+        yield f"{window}", replace(models.stack("int8"), window=window), x
+        ahead = models.model(models.gru(models.Random()), Reverse("y", "cell"))
+        yield f"ahead, {window}", replace(ahead, window=window), x
     ramp = np.linspace(-20, 20, 5000, dtype=np.float32)[:, None]
     for act in ACTS:
         yield f"activation {act}", models.model(Activation("y", "x", act), width=1), ramp

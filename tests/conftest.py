@@ -17,6 +17,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", "ignore:.* encountered in:RuntimeWarning")
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Compile the kernels before any test has to wait for that, whose time is limited."""
+    if session.items and JIT and not session.config.option.collectonly:
+        from edge_rnn.cli.warmup import rehearse
+
+        rehearse()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if not JIT and item.get_closest_marker("jit"):
         pytest.skip("is about compiled code, and the JIT is off")

@@ -16,11 +16,15 @@ from rich.text import Text
 
 from edge_rnn import modelfile
 from edge_rnn.errors import EdgeRnnError
-from edge_rnn.graph import Feature
+from edge_rnn.graph import Backend, Feature, Window
+from edge_rnn_converters.backends.command import hold
+from edge_rnn_converters.backends.command import options as hosted
 from edge_rnn_converters.certificate import page, plots
 from edge_rnn_converters.certificate.command import fail, showing
 from edge_rnn_converters.certificate.request import options, request
 from edge_rnn_converters.conversion import Auto, Check, Conversion, convert_with_report, template
+from edge_rnn_converters.guard import Guarded
+from edge_rnn_converters.modes import Mode
 from edge_rnn_converters.quantize import DEFAULT, PRECISIONS, Precision
 from edge_rnn_converters.weights.command import options as described
 
@@ -58,7 +62,7 @@ def _inputs(
     return found
 
 
-@click.command()
+@click.command(cls=Guarded)
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "-o",
@@ -68,8 +72,9 @@ def _inputs(
 )
 @click.option(
     "--quantize", type=click.Choice([*PRECISIONS, "auto"]), default=DEFAULT, show_default=True,
-    help="Bits of weights and activations: int8 is w8a16 and more where a layer needs it, int4 is w4a16; w8a32 and float16 are of "
-    "the weights alone; auto: in each layer the smallest that keeps the bounds.",
+    help="Bits of weights and activations: int8 is w8a16 and more where a layer needs it, int4 "
+    "is w4a16; w8a32 and float16 are of the weights alone; auto: in each layer the smallest "
+    "that keeps the bounds.",
 )  # fmt: skip
 @click.option(
     "--layer", "layers", multiple=True, callback=_layers, metavar="NAME=PRECISION",
@@ -91,8 +96,17 @@ def _inputs(
     "--check", type=click.Choice(get_args(Check)), default="auto", show_default=True,
     help="Run the source framework and compare: if installed, in any case, or not.",
 )  # fmt: skip
+@click.option(
+    "--mode", type=click.Choice(["continuous", "tumbling", "sliding"]), default=None,
+    help="Carry a stream's state on for ever, or start anew at each window; as the source, if "
+    "it is left out and the model looks ahead, else continuous.",
+)  # fmt: skip
+@click.option("--window", type=int, metavar="N", help="Messages of a window.")
+@click.option("--hop", type=int, metavar="K", help="Messages from one sliding window to the next.")
+@click.option("--every", is_flag=True, help="Answer at each step of a tumbling window.")
 @options
 @described
+@hosted
 @click.option(
     "--describe", type=click.Path(path_type=Path), metavar="TOML",
     help="Write a description to edit, as far as the file's arrays tell, and stop.",
@@ -109,9 +123,15 @@ def convert(
     rate: float | None,
     inputs: dict[str, tuple[int, ...] | float],
     check: Check,
+    mode: str | None,
+    window: int | None,
+    hop: int | None,
+    every: bool,
     description: Path | None,
     network: str,
     describe: Path | None,
+    backend: Backend | None,
+    states: dict[str, str],
     as_json: bool,
     **measuring: Any,
 ) -> None:
@@ -130,6 +150,7 @@ def convert(
       edge-rnn convert har.keras -o har.ernn \\
           --features ax,ay,az,gx,gy,gz --feature-units g,g,g,dps,dps,dps \\
           --classes rest,walk,run,badminton --rate 10
+      edge-rnn convert har.keras -o har.ernn --mode sliding --window 82 --hop 4
     """
     if describe is not None:
         _describe(source, describe)
@@ -141,7 +162,13 @@ def convert(
             f"--feature-units names {len(feature_units)} units for {len(features)} --features"
         )
     units = feature_units or [""] * len(features)
+    chosen = _mode(mode, window, hop, every)
     asked = request(**measuring)
+    columns = [Feature(name, unit) for name, unit in zip(features, units, strict=True)]
+    if backend is not None:
+        hold(source, output, backend, chosen, as_json, states=states, inputs=inputs,
+             features=columns, classes=classes, rate_hz=rate)  # fmt: skip
+        return
     try:
         if asked.page is not None:
             plots.check()
@@ -150,11 +177,12 @@ def convert(
                 source,
                 quantize,
                 layers=layers,
-                features=[Feature(name, unit) for name, unit in zip(features, units, strict=True)],
+                features=columns,
                 classes=classes,
                 rate_hz=rate,
                 inputs=inputs,
                 check=check,
+                mode=chosen,
                 certificate=asked,
                 description=description,
                 network=network,
@@ -172,6 +200,19 @@ def convert(
         _print(conversion, output)
     if conversion.model.certificate and conversion.model.certificate.verdict == "failed":
         sys.exit(3)
+
+
+def _mode(mode: str | None, window: int | None, hop: int | None, every: bool) -> Mode | None:
+    """The mode of these options. Raises UsageError where they don't fit together."""
+    if (window is None) == (mode in ("tumbling", "sliding")):
+        raise click.UsageError("--mode tumbling and --mode sliding need --window N, and it them")
+    if (hop is None) == (mode == "sliding"):
+        raise click.UsageError("--mode sliding needs --hop K, and it that")
+    if every and mode != "tumbling":
+        raise click.UsageError("--every is for --mode tumbling")
+    if window is not None:
+        return Window(window, hop or window, every)
+    return "continuous" if mode == "continuous" else None
 
 
 def _describe(source: Path, target: Path) -> None:
@@ -195,6 +236,7 @@ def _print(conversion: Conversion, output: Path) -> None:
     rows = [
         ("layers", ", ".join(n.OP for n in model.nodes)),
         ("columns", f"{model.input_width} in, {model.output_width} out"),
+        ("mode", report.mode),
         ("size", size),
         ("source", _source_line(conversion)),
         ("runtime", f"float32 within {report.runtime_error:.1e} of the float64 reference"),

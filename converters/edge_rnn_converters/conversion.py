@@ -13,15 +13,16 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 import edge_rnn
-from edge_rnn import reference
 from edge_rnn.errors import ModelError, UnsupportedError
-from edge_rnn.graph import F32, Feature, Model, Provenance
+from edge_rnn.graph import F32, Feature, Model, Provenance, Window, answer_steps
 from edge_rnn.validation import validate
-from edge_rnn_converters import compare, mixed
+from edge_rnn_converters import compare, mixed, modes
 from edge_rnn_converters.certificate import Certified, Request, certify, compute
 from edge_rnn_converters.certificate.auto import choose
 from edge_rnn_converters.certificate.biases import corrected
 from edge_rnn_converters.detect import Format, detect
+from edge_rnn_converters.guard import has_read
+from edge_rnn_converters.modes import Mode, in_mode
 from edge_rnn_converters.quantize import DEFAULT, Precision, size_of
 from edge_rnn_converters.quantize import quantize as quantized
 from edge_rnn_converters.source import CannotRunError, Options, Source, reading
@@ -42,7 +43,8 @@ class Report:
     """What was checked, on how many steps, and the largest absolute errors found.
 
     `source_run` is the source framework that was run, with its version, None if none was; then
-    `source_error` is None too. `source_steps` counts the steps that it answered for.
+    `source_error` is None too. `source_steps` counts the steps that it answered for, `steps` the
+    answers of the reference; `mode` is how the model is used.
     Errors are against the float64 reference of the unquantized model: of the source framework, of
     the float32 runtime, of the runtime with the weights as converted (the last, where there is a
     certificate, on its stream). `choice`: why layers have their formats, where that was chosen.
@@ -53,6 +55,7 @@ class Report:
     source_error: float | None
     source_steps: int
     steps: int
+    mode: str
     runtime_error: float
     quantize: Precision | Auto
     quantized_error: float
@@ -82,6 +85,7 @@ def convert(
     rate_hz: float | None = None,
     inputs: Mapping[str, tuple[int, ...] | float] | None = None,
     check: Check = "auto",
+    mode: Mode | None = None,
     example_inputs: tuple[Any, ...] = (),
     description: str | os.PathLike[str] | None = None,
     network: str = "",
@@ -98,9 +102,12 @@ def convert(
     example_inputs: what a live module is called with, tensors of the right shape.
     description: a TOML file, or network: a line, that says what network a file's weights are of,
     where the file holds weights alone.
+    mode: "continuous", a stream's state is carried on; or a `Window`: each window of so many
+    messages from the initial state, a new one every hop (see `docs/windows.md`). None is
+    continuous, but for a model that looks ahead its source's windows.
 
-    Where the source answers once, at a sequence's end, the model answers at every step, with what
-    the source would say if the sequence ended there.
+    Where the source answers once, at a sequence's end, a continuous stream is answered at every
+    step, with what the source would say if the sequence ended there.
 
     Raises UnsupportedError naming layer and attribute for what can't be run faithfully,
     MismatchError when the model does not compute what its source does, ModelError for a damaged
@@ -116,6 +123,7 @@ def convert(
         rate_hz=rate_hz,
         inputs=inputs,
         check=check,
+        mode=mode,
         example_inputs=example_inputs,
         description=description,
         network=network,
@@ -133,6 +141,7 @@ def convert_with_report(
     rate_hz: float | None = None,
     inputs: Mapping[str, tuple[int, ...] | float] | None = None,
     check: Check = "auto",
+    mode: Mode | None = None,
     certificate: Request | None = None,
     example_inputs: tuple[Any, ...] = (),
     description: str | os.PathLike[str] | None = None,
@@ -145,10 +154,13 @@ def convert_with_report(
         precision takes its bounds, so it needs one. Biases are calibrated on the stream too.
     """
     told = None if description is None else Path(description)
-    options = Options(told, network, inputs=inputs or {}, example_inputs=example_inputs)
+    window = mode.length if isinstance(mode, Window) else None
+    options = Options(told, network, window, inputs or {}, example_inputs)
     name, sha256, read = _opened(source, options, progress)
+    used, notes = in_mode(read, mode)
+    read = replace(read, notes=notes)
     described = replace(
-        read.model,
+        used,
         features=_named(features),
         targets=_named(targets),
         classes=tuple(classes),
@@ -200,6 +212,7 @@ _READERS: dict[Format, str] = {
     "keras": "keras.source",
     "keras-h5": "keras.source",
     "onnx": "onnx.source",
+    "tflite": "tflite.source",
     "torchscript": "torch.source",
     "pt2": "torch.source",
     **dict.fromkeys(
@@ -234,6 +247,7 @@ def _read(path: Path, options: Options) -> Source:
     reader = import_module(f"edge_rnn_converters.{_READERS[form]}")
     with reading(path.name):
         source: Source = reader.read(path, form, options)
+    has_read()
     return source
 
 
@@ -259,13 +273,12 @@ def _checked(
     x = compare.stress(exact)
     progress(f"computing {len(x)} steps in float64")
     truth = compare.truth(exact, x)
-    n = len(truth)
+    n = len(truth.steps)
     progress("running the source framework")
-    ran, error, answered, notes = _run_source(read, x, truth, check)
+    ran, error, answered, notes = _run_source(read, exact, x, truth, check)
     progress("running the runtime")
-    ran_here = compare.run(exact, x)
-    rows = np.arange(len(ran_here))
-    runtime = compare.agree("the float32 runtime", ran_here, truth, rows)
+    y = compare.run(exact, x)
+    runtime = compare.agree("the float32 runtime", y, truth, answer_steps(exact, x))
     return Report(
         framework=read.framework,
         source_run=ran,
@@ -274,29 +287,45 @@ def _checked(
         steps=n,
         runtime_error=runtime,
         quantize=quantize,
-        quantized_error=float(np.abs(compare.run(model, x)[:n] - truth).max()),
+        mode=modes.described(model),
+        quantized_error=float(np.abs(compare.run(model, x)[:n] - truth.y).max()),
         float32_bytes=sum(map(size_of, exact.nodes)),
         bytes=sum(map(size_of, model.nodes)),
-        notes=(*read.notes, *([] if n == len(rows) else [_GROWS.format(n)]), *notes),
+        notes=(*read.notes, *_grows(truth), *notes),
     )
 
 
+def _grows(truth: compare.Truth) -> list[str]:
+    return [] if len(truth.steps) == truth.whole else [_GROWS.format(len(truth.steps))]
+
+
 def _run_source(
-    read: Source, x: F32, truth: reference.F64, check: Check
+    read: Source, exact: Model, x: F32, truth: compare.Truth, check: Check
 ) -> tuple[str | None, float | None, int, tuple[str, ...]]:
-    """(what ran, its error, the steps it answered for, notes: why it did not run, what it told)."""
+    """(what ran, its error, the steps it answered for, notes: why it did not run, what it
+    told).
+
+    A network that looks ahead is compared on windows, any other as a stream that goes on: how that
+    is cut into windows is the runtime's matter.
+    """
     if check not in ("auto", "require", "skip"):
         raise ModelError(f"check is {check!r}, expected auto, require or skip")
     if check == "skip":
         return None, None, 0, ("the source framework was not run: check is off",)
+    window = exact.window
+    if window is not None and not exact.looks_ahead:
+        exact, window = replace(exact, window=None), None
+        x = compare.stress(exact)
+        truth = compare.truth(exact, x)
     try:
-        result = read.run(x)
+        result = compare.by_window(read.run, exact, window, x) if window else read.run(x)
     except CannotRunError as e:
         if check == "require":
             raise UnsupportedError(f"check=require: the source can't be run: {e}") from e
         return None, None, 0, (f"the source framework was not run: {e}",)
     error = compare.agree(result.framework, result.y, truth, result.steps)
-    return result.framework, error, int((result.steps < len(truth)).sum()), result.notes
+    answered = int(np.isin(result.steps, truth.steps).sum())
+    return result.framework, error, answered, result.notes
 
 
 def _named(columns: Sequence[Feature | str]) -> tuple[Feature, ...]:

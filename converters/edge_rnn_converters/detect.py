@@ -6,22 +6,24 @@ import zipfile
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from edge_rnn.errors import UnsupportedError
+from edge_rnn.errors import EdgeRnnError, UnsupportedError
+from edge_rnn_converters import hdf5
 
 Format: TypeAlias = Literal[
-    "keras", "keras-h5", "onnx", "torchscript", "pt2",
+    "keras", "keras-h5", "onnx", "tflite", "torchscript", "pt2",
     "torch-checkpoint", "safetensors", "npz", "hf-folder", "h5-weights",
 ]  # fmt: skip
 
 ACCEPTED = (
-    "accepted: Keras .keras and .h5, ONNX .onnx, PyTorch .pt2 and TorchScript .pt, and with a "
-    "description of the network PyTorch .pt, .pth and .ckpt, .safetensors, .npz, weights-only .h5, "
-    "Hugging Face folders"
+    "accepted: Keras .keras and .h5, ONNX .onnx, TFLite .tflite, PyTorch .pt2 and TorchScript "
+    ".pt, and with a description of the network PyTorch .pt, .pth and .ckpt, .safetensors, .npz, "
+    "weights-only .h5, Hugging Face folders"
 )
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PICKLES = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
 _LEGACY_TORCH = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 """The number that PyTorch pickled first of all before its files became zips, in 2020."""
+_TFLITE = b"TFL3"
 _ONNX_FIRST_FIELD = b"\x08"
 
 
@@ -44,6 +46,8 @@ def detect(path: Path) -> Format:
         return "torch-checkpoint"
     if head[8:10] == b'{"':
         return "safetensors"
+    if head[4:8] == _TFLITE:
+        return "tflite"
     if head.startswith(_ONNX_FIRST_FIELD):
         return "onnx"
     raise _no(path, _known(head))
@@ -72,11 +76,8 @@ def _zip(path: Path) -> Format:
 def _hdf5(path: Path) -> Format:
     """A whole Keras model has its configuration in it; a damaged file is its reader's to name."""
     try:
-        import h5py
-
-        with h5py.File(path, "r") as f:
-            return "keras-h5" if "model_config" in f.attrs else "h5-weights"
-    except (ImportError, OSError, RuntimeError):
+        return "keras-h5" if hdf5.load(path).text("", "model_config") else "h5-weights"
+    except EdgeRnnError:
         return "keras-h5"
 
 
@@ -89,8 +90,6 @@ def _known(head: bytes) -> str:
         return "is empty"
     if head.startswith(_PICKLES):
         return f"is a pickle, {_PICKLE}"
-    if head[4:8] == b"TFL3":
-        return "is a TFLite model: convert the Keras model that it was made from"
     return "is not a model in a known format"
 
 

@@ -51,6 +51,17 @@ _KERAS: dict[str, Act] = {
     "relu6": "relu6",
     "silu": "silu",
     "swish": "silu",
+    "elu": "elu",
+    "celu": "elu",
+    "selu": "selu",
+    "gelu": "gelu",
+    "softplus": "softplus",
+    "mish": "mish",
+    "hard_silu": "hard_swish",
+    "hard_swish": "hard_swish",
+    "hard_tanh": "hard_tanh",
+    "exponential": "exponential",
+    "log_sigmoid": "log_sigmoid",
 }
 _KERAS_HARD_SIGMOID: dict[int, Act] = {2: "hard_sigmoid_keras2", 3: "hard_sigmoid_relu6"}
 KERAS_ACTS = (*_KERAS, "hard_sigmoid")
@@ -119,6 +130,14 @@ def clipped(act: Act, clip: float | None) -> Act:
     return of(act, tuned("clip", -clip, clip)) if clip else act
 
 
+_TFLITE: tuple[Act | None, ...] = ("linear", "relu", "hard_tanh", "relu6", "tanh")
+
+
+def tflite_act(number: int) -> Act | None:
+    """Our name of a TFLite ActivationFunctionType. None: we lack it."""
+    return _TFLITE[number] if 0 <= number < len(_TFLITE) else None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Cell:
     """A cell as its framework keeps it, k gate blocks in the framework's order.
@@ -141,6 +160,17 @@ def keras_biases(bias: F32, blocks: int) -> tuple[F32, F32]:
     as a GRU with reset_after keeps them."""
     both = bias if bias.ndim == 2 else np.stack([bias, np.zeros(blocks, np.float32)])
     return both[0], both[1]
+
+
+def cudnn_cell(w: F32, u: F32, b: F32, blocks: int) -> Cell:
+    """A CuDNNLSTM's or CuDNNGRU's weights as Keras keeps them, w (I, kH), u (H, kH), b (2kH,).
+
+    Each block of w and u is what cuDNN wants, the transposed of Keras's own, in Keras's shape;
+    b is the input's bias then the recurrent one (`_convert_rnn_weights` of Keras 2).
+    """
+    kernels = [block.reshape(-1, len(w)) for block in np.split(w, blocks, axis=1)]
+    recurrent = np.split(u, blocks, axis=1)
+    return Cell("keras", np.concatenate(kernels), np.concatenate(recurrent), *np.split(b, 2))
 
 
 def onnx_biases(bias: F32, blocks: int) -> tuple[F32, F32]:

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import Any
+
+import click
 
 from edge_rnn.errors import ModelError
 
-Work: TypeAlias = Callable[[Callable[[], None]], int]
-"""Does the work and returns the exit code; calls its argument when the file has been read."""
+_TOLD = "EDGE_RNN_GUARD"
+"""In a guarded process: the file descriptor that its guard listens to."""
 
 _POLL_SECONDS = 0.05
-_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,59 +42,62 @@ class Limits:
         return cls(10 + size / 10e6, (1 << 30) + 8 * size)
 
 
-def guarded(path: Path, work: Work) -> int:
-    """The exit code of `work`, done in a child process that is ended where it oversteps.
+def guarding() -> bool:
+    """Is this process guarded already?"""
+    return _TOLD in os.environ
 
-    Call it from the main thread. Raises ModelError, naming the file, when reading it crashed or
-    took more than `Limits` allow. Where the system can't fork, the work is done in this process.
+
+def has_read() -> None:
+    """Tell the guard, if there is one, that the file has been read: from here on only crashes
+    are its business."""
+    if (told := os.environ.get(_TOLD)) is not None:
+        os.write(int(told), b".")
+
+
+class Guarded(click.Command):
+    """A command with an argument `source`, a stranger's file. Where it is the whole program, whose
+    arguments are then the context's `obj`, a guarded process does its work."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """See `click.Command.invoke`. Raises ModelError as `guarded`."""
+        if ctx.obj is not None and not guarding():
+            ctx.exit(guarded(ctx.params["source"], [sys.executable, "-m", "edge_rnn", *ctx.obj]))
+        return super().invoke(ctx)
+
+
+def guarded(path: Path, command: Sequence[str]) -> int:
+    """The exit code of a command that reads the file, which is ended where it oversteps.
+
+    Raises ModelError, naming the file, when the command crashed, or took more than `Limits` allow
+    before it said that it `has_read`.
     """
-    if not hasattr(os, "fork"):
-        return work(lambda: None)
     read, write = os.pipe()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if not child:
-        os.close(read)
-        _work(work, write)
-    os.close(write)
     os.set_blocking(read, False)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child has it too, and cleans up
     try:
-        return _outcome(path, *_watched(child, read, Limits.of(path)))
+        child = subprocess.Popen(
+            command,
+            env={**os.environ, _TOLD: str(write)},
+            pass_fds=(write,),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, before or signal.SIG_DFL),
+        )
+        overstepped = _watched(child, read, Limits.of(path))
     finally:
         signal.signal(signal.SIGINT, before)
         os.close(read)
+        os.close(write)
+    return _outcome(path, child.returncode, overstepped)
 
 
-def _work(work: Work, told: int) -> NoReturn:
-    """In the child: never returns into the parent's stack."""
-    code = 1
-    try:
-        code = work(lambda: (os.write(told, b"."), None)[1])
-    except SystemExit as e:
-        code = e.code if isinstance(e.code, int) else 1
-    except KeyboardInterrupt:
-        code = 130
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def _watched(child: int, told: int, limits: Limits) -> tuple[int, str]:
-    """(how the child ended as `waitpid` says, what it overstepped and was ended for)."""
+def _watched(child: subprocess.Popen[bytes], told: int, limits: Limits) -> str:
+    """Wait for the child's end -> what it overstepped and was ended for, if anything."""
     reading, overstepped = True, ""
-    while True:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            return status, overstepped
+    while child.poll() is None:
         reading = reading and not _hears(told)
-        if reading and not overstepped and (overstepped := _oversteps(child, limits)):
-            os.kill(child, signal.SIGKILL)
+        if reading and not overstepped and (overstepped := _oversteps(child.pid, limits)):
+            child.kill()
         time.sleep(_POLL_SECONDS)
+    return overstepped
 
 
 def _hears(told: int) -> bool:
@@ -109,18 +114,19 @@ def _oversteps(child: int, limits: Limits) -> str:
         resident = int(Path(f"/proc/{child}/statm").read_text().split()[1])
     except (OSError, IndexError):
         return ""
-    if (int(fields[11]) + int(fields[12])) / _TICKS > limits.seconds:
+    if (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") > limits.seconds:
         return f"more than {limits.seconds:.0f} s of processor time"
     if resident * os.sysconf("SC_PAGE_SIZE") > limits.memory:
         return f"more than {limits.memory / 1e9:.1f} GB of memory"
     return ""
 
 
-def _outcome(path: Path, status: int, overstepped: str) -> int:
-    code = os.waitstatus_to_exitcode(status)
+def _outcome(path: Path, code: int, overstepped: str) -> int:
     if code >= 0:
         return code
     if overstepped:
         raise ModelError(f"{path.name}: reading it took {overstepped}: it is damaged or no model")
+    if code == -signal.SIGINT:
+        return 130
     name = signal.Signals(-code).name
     raise ModelError(f"{path.name}: what reads such files crashed on it ({name}): it is damaged")

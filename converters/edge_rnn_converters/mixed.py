@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_rnn.graph import F32, Matrix, Model, Node, tensors
+from edge_rnn.graph import F32, Matrix, Model, Node, answer_steps, tensors
 from edge_rnn.reference import F64
 from edge_rnn.session import Session
 from edge_rnn_converters import compare
-from edge_rnn_converters.certificate.metrics import sqnr_db
+from edge_rnn_converters.certificate.metrics import I64, sqnr_db
 from edge_rnn_converters.quantize import Precision, quantize
 from edge_rnn_converters.streams import SIGNALS
 
@@ -83,7 +83,7 @@ class _Judge:
 
     x: F32
     y: F64
-    kinds: F64
+    kinds: I64
 
     @classmethod
     def of(cls, exact: Model) -> _Judge:
@@ -91,7 +91,7 @@ class _Judge:
         steps = min(max(STEPS, first + period), MOST_STEPS)
         x = compare.signals(exact, steps)
         y = compare.run(exact, x).astype(np.float64)
-        return cls(x, y, (first + period * np.arange(len(y))) // steps)
+        return cls(x, y, answer_steps(exact, x) // steps)
 
     def sqnr_db(self, model: Model) -> float:
         """The median over the kinds, as none need be what this model hears; infinite if there is

@@ -44,6 +44,11 @@ def quantize(
     names = [n.name for n in model.nodes]
     if missing := sorted(set(own).difference(names)):
         raise ModelError(f"no layer {missing[0]!r}; the model's are {', '.join(names)}")
+    if model.foreign is not None:
+        raise UnsupportedError(
+            f"node {model.foreign.name!r}: {model.foreign.engine} runs it as it is; quantize its "
+            "file with the engine's own tools, or convert it without --backend"
+        )
     nodes = tuple(_node(n, own.get(n.name, precision)) for n in model.nodes)
     return replace(model, nodes=nodes, probe=None, certificate=None)
 

@@ -9,63 +9,50 @@ Why: TypeAlias = tuple[str, str]
 
 UNKNOWN: Why = ("is not known to this version", "leave it out, or tell us that you need it")
 
-_FUTURE: Why = (
-    "looks ahead: its result at a step depends on steps that a stream does not have yet",
-    "train the model forward only",
-)
+LOOKS_AHEAD = "its result at a step depends on steps that a stream does not have yet"
+GIVE_WINDOW = "give it windows with --mode tumbling --window N, or train it to look back only"
+_FUTURE: Why = (f"looks ahead: {LOOKS_AHEAD}", "train the model forward only")
 _WINDOW: Why = (
     "reads a window of steps, and only recurrent and per-step layers convert",
     "train without it, or compute it before the model",
 )
-_CUDNN: Why = (
-    "keeps its weights in cuDNN's layout, which is not read",
-    "load them into {} with reset_after or the defaults, and save that",
-)
 _CODE: Why = ("is Python code, and none is run", "replace it with a layer that converts")
-_SHAPE: Why = ("changes what the axes mean", "build the model without it")
-_MERGE: Why = ("merges several values, and only chains convert", "build the model as a chain")
-_MASK: Why = (
-    "makes steps that are skipped, and a stream steps once for every message",
-    "train without masking, and send no message for a step to skip",
+_OPERATION: Why = (
+    "is an operation of TensorFlow's between layers, whose meaning the file leaves to TensorFlow",
+    "use a layer for it, as Add for +",
 )
-
+_ATTENTION: Why = (
+    "weighs all steps of a window against each other, which no node here does",
+    "pool the steps instead (GlobalAveragePooling1D), or run the model in its own framework",
+)
+_CONV_CELL: Why = (
+    "is a recurrent cell that convolves, which no node here does",
+    "put convolutions before an LSTM: TimeDistributed(Conv1D), Flatten, LSTM",
+)
+_MORE_STEPS: Why = ("makes more steps than it reads", "leave it out")
+_PICTURES: Why = ("reads pictures", "use its one-dimensional relative along the steps")
+_DOT: Why = ("multiplies values by each other", "use Multiply, or a Dense layer")
+_SHAPE: Why = ("changes what the axes mean", "build the model without it")
 KERAS_REFUSED: dict[str, Why] = {
-    "Bidirectional": _FUTURE,
-    "CuDNNGRU": (_CUDNN[0], _CUDNN[1].format("GRU")),
-    "CuDNNLSTM": (_CUDNN[0], _CUDNN[1].format("LSTM")),
-    "Masking": _MASK,
     "Lambda": _CODE,
-    "RNN": ("wraps cells of its own", "use SimpleRNN, LSTM or GRU layers"),
-    "Reshape": _SHAPE,
-    "Flatten": _SHAPE,
+    "TFOpLambda": _OPERATION,
+    "SlicingOpLambda": _OPERATION,
     "Permute": _SHAPE,
     "RepeatVector": _SHAPE,
-    "Sequential": ("is a model inside the model", "save the layers as one flat model"),
-    "Functional": ("is a model inside the model", "save the layers as one flat model"),
-    "Model": ("is a model inside the model", "save the layers as one flat model"),
     **dict.fromkeys(
-        [
-            "Conv1D", "Conv2D", "SeparableConv1D", "DepthwiseConv1D", "Conv1DTranspose",
-            "ConvLSTM1D", "ConvLSTM2D", "ZeroPadding1D", "Cropping1D", "UpSampling1D",
-            "MaxPooling1D", "AveragePooling1D", "GlobalMaxPooling1D", "GlobalAveragePooling1D",
-            "Attention", "AdditiveAttention", "MultiHeadAttention",
-        ],
-        _WINDOW,
+        ["Attention", "AdditiveAttention", "MultiHeadAttention", "GroupQueryAttention"], _ATTENTION
     ),
-    **dict.fromkeys(["Add", "Subtract", "Multiply", "Average", "Maximum", "Concatenate"], _MERGE),
+    **dict.fromkeys(["ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"], _CONV_CELL),
+    **dict.fromkeys(["Conv1DTranspose", "UpSampling1D"], _MORE_STEPS),
+    **dict.fromkeys(["Conv2D", "DepthwiseConv2D", "MaxPooling2D", "AveragePooling2D"], _PICTURES),
+    **dict.fromkeys(["Dot"], _DOT),
 }  # fmt: skip
 
 KERAS_REFUSED_VALUES: dict[tuple[str, Any], Why] = {
-    ("go_backwards", True): _FUTURE,
     ("time_major", True): (
         "puts time before the batch, as no other layer does",
         "save the model with time_major=False",
     ),
-    ("return_state", True): (
-        "returns its state as outputs; edge-rnn keeps it itself",
-        "save the model with return_state=False",
-    ),
-    ("mask_zero", True): _MASK,
 }
 
 _FLOW: Why = (
@@ -127,5 +114,22 @@ TORCH_REFUSED: dict[str, Why] = {
     **dict.fromkeys(
         ["quantize_per_tensor", "dequantize"],
         ("is quantized already", "convert the float32 model; edge-rnn quantizes it"),
+    ),
+}
+
+TFLITE_REFUSED: dict[str, Why] = {
+    "SVDF": ("is a filter of its own kind", "train with recurrent or convolution layers"),
+    "IF": ("holds graphs of its own", "convert the model without control flow"),
+    "CALL": ("holds graphs of its own", "convert the model without control flow"),
+    **dict.fromkeys(
+        ["SELECT", "SELECT_V2", "WHERE"],
+        (
+            "chooses by a condition, as masking does, and a stream steps once for every message",
+            "train without masking, and send no message for a step to skip",
+        ),
+    ),
+    **dict.fromkeys(
+        ["RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL"],
+        ("is random", "convert the model for inference"),
     ),
 }

@@ -10,16 +10,19 @@ from typing import Any, TypeAlias
 
 from edge_rnn.graph import ACTS
 from edge_rnn_converters import gates
-from edge_rnn_converters.keras.layers import LAYERS
+from edge_rnn_converters.keras.graph import TAKEN_APART
+from edge_rnn_converters.keras.source import LAYERS
 from edge_rnn_converters.refused import (
     KERAS_REFUSED,
     KERAS_REFUSED_VALUES,
     ONNX_CELL_REFUSED,
     ONNX_REFUSED,
+    TFLITE_REFUSED,
     TORCH_REFUSED,
     Why,
 )
 from edge_rnn_converters.tensors.execute import OPERATORS
+from edge_rnn_converters.tflite.source import OPERATORS as TFLITE
 from edge_rnn_converters.torch.translate import OPERATORS as ATEN
 from edge_rnn_converters.weights import schema
 from edge_rnn_converters.weights.schema import KEYS
@@ -34,10 +37,12 @@ def tables() -> dict[str, str]:
     keras_values = {f"any layer, `{a}={v}`": why for (a, v), why in KERAS_REFUSED_VALUES.items()}
     cell_values = {f"RNN, LSTM, GRU: `{a}`": why for a, why in ONNX_CELL_REFUSED.items()}
     return {
-        "keras supported": _supported("layer", {k: v.doc for k, v in LAYERS.items()}),
+        "keras supported": _supported("layer", {k: v.doc for k, v in LAYERS.items()} | TAKEN_APART),
         "keras refused": _refused("layer", {**KERAS_REFUSED, **keras_values}),
         "onnx supported": _supported("operator", _public({k: v.doc for k, v in OPERATORS.items()})),
         "onnx refused": _refused("operator", {**cell_values, **ONNX_REFUSED}),
+        "tflite supported": _supported("operator", {k: v.doc for k, v in TFLITE.items()}),
+        "tflite refused": _refused("operator", TFLITE_REFUSED),
         "torch supported": _supported("operator", _aten({k: v.doc for k, v in ATEN.items()})),
         "torch refused": _refused("operator", TORCH_REFUSED),
         "activations": _activations(),

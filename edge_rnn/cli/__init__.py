@@ -74,7 +74,8 @@ def main(args: list[str] | None = None) -> None:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             _show_log()
-            code = cli.main(args, standalone_mode=False)
+            given = sys.argv[1:] if args is None else args
+            code = cli.main(given, standalone_mode=False, obj=given)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
         sys.exit(130)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from edge_rnn.graph import (
     Attribute,
+    Foreign,
     Matrix,
     Model,
     Node,
@@ -21,6 +22,7 @@ from edge_rnn.graph import (
     digest,
     multiply_adds,
     reads,
+    state_width,
     tensors,
     value_dimensions,
     value_widths,
@@ -73,7 +75,7 @@ def describe(model: Model) -> list[Layer]:
 
 
 def _layer(node: Node, widths: dict[str, int]) -> Layer:
-    parts = [t for _, _, t in tensors(node)]
+    parts = [t for _, shape, t in tensors(node) if shape]
     dims = value_dimensions(node, widths)
     kinds = sorted({str(t.data.dtype) for t in parts if isinstance(t, Matrix)})
     return Layer(
@@ -82,7 +84,7 @@ def _layer(node: Node, widths: dict[str, int]) -> Layer:
         shape=f"{' + '.join(str(widths[r]) for r in reads(node))} → {widths[node.name]}",
         weights=", ".join(kinds),
         parameters=sum(int(t.data.size if isinstance(t, Matrix) else t.size) for t in parts),
-        bytes=sum(int(t.nbytes) for t in parts),
+        bytes=sum(int(t.nbytes) for _, _, t in tensors(node)),
         state_bytes=4 * sum(dims[symbol] for symbol in node.STATE.values()),
         multiply_adds=multiply_adds(node, widths),
         attributes=attributes(node),
@@ -114,6 +116,8 @@ def _table(layers: list[Layer]) -> Table:
 
 def _op(row: Layer) -> str:
     """The op, with those of its choices that are not what everyone expects."""
+    if row.op == Foreign.OP:
+        return f"{row.op} ({row.attributes['engine']})"
     usual = {"gate": "sigmoid", "cell": "tanh", "hidden": "tanh", "candidate": "tanh"}
     odd = [
         v if isinstance(v, str) else f"{k} {v}"
@@ -131,8 +135,16 @@ def _facts(file: Path, model: Model) -> dict[str, str]:
         facts["classes"] = ", ".join(model.classes)
     if model.rate_hz:
         facts["rate"] = f"{model.rate_hz:g} Hz"
+    if model.window:
+        facts["window"] = str(model.window)
+    if model.mask is not None:
+        facts["mask"] = f"a message of nothing but {model.mask:g} is left out"
     if model.schedule != Schedule():
         facts["answers"] = f"{model.schedule}, counted from 0"
+    if f := model.foreign:
+        facts["engine"] = f"{f.engine}, fed {f.x.tensor} {f.x.shape}, asked for {f.y.tensor}"
+        states = [f"{s.before} <- {s.after} {s.shape}" for s in f.states]
+        facts["states"] = ", ".join(states) or "none"
     if p := model.provenance:
         facts["source"] = f"{p.source} ({p.framework}), sha256 {p.sha256[:16]}, by {p.converter}"
     if model.probe:
@@ -168,11 +180,13 @@ def _summary(file: Path, model: Model, layers: list[Layer]) -> dict[str, object]
         "layers": [asdict(row) for row in layers],
         "parameters": sum(row.parameters for row in layers),
         "bytes": sum(row.bytes for row in layers),
-        "state_bytes": sum(row.state_bytes for row in layers),
+        "state_bytes": 4 * state_width(model),
         "multiply_adds": sum(row.multiply_adds for row in layers),
         "input_width": model.input_width,
         "output_width": model.output_width,
         "schedule": model.schedule._asdict(),
+        "window": model.window and asdict(model.window),
+        "mask": model.mask,
         "features": [asdict(f) for f in model.features],
         "targets": [asdict(f) for f in model.targets],
         "classes": list(model.classes),

@@ -55,9 +55,13 @@ def describe(plan: Plan) -> str:
         "stream": config.routes.stream,
         "publish": f"{config.routes.output} (QoS {tables.output.qos})",
         "status": settings.status.topic if settings.status else "none",
-        "state": f"{config.state_file}, every {tables.state.save_every:g} s",
+        "state": f"{config.state_file}, {_saves(tables.state.save_every)}",
     }
     return "\n".join(f"{key:<10} {value}" for key, value in lines.items())
+
+
+def _saves(every: float | None) -> str:
+    return "with each batch" if every is None else f"every {every:g} s"
 
 
 class _JsonLines(logging.Formatter):

@@ -77,14 +77,16 @@ def _compile_all(tell: Callable[[str], None]) -> tuple[str, Path]:
 
 def rehearse() -> None:
     """Have a session do all that runs compiled code: it is the same code for every model."""
-    from edge_rnn.graph import Activation, Input, Model
+    from edge_rnn.graph import Activation, Input, Model, Reverse, Window
     from edge_rnn.session import Session
 
-    model = Model((Input("x", 1),), (Activation("y", "x"),), ("y",))
-    session = Session(model, capacity=1)
-    session.step(["one"], [[0.0]])
-    session.step(["another, for which the one makes room"], [[0.0]])
-    session.restore(session.snapshot())
+    streamed = Model((Input("x", 1),), (Activation("y", "x"),), ("y",))
+    ahead = Model((Input("x", 1),), (Reverse("y", "x"),), ("y",), window=Window(1, 1))
+    for model in (streamed, ahead):
+        session = Session(model, capacity=1)
+        session.step(["one"], [[0.0]])
+        session.step(["another, for which the one makes room"], [[0.0]])
+        session.restore(session.snapshot())
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from edge_rnn.config.schema import Broker, Input, Status, Tables
 from edge_rnn.config.source import Source
 from edge_rnn.errors import ConfigError
 from edge_rnn.graph import Model
+from edge_rnn.messages import Spec
 from edge_rnn.payload import parse_path
-from edge_rnn.pipeline import Spec
 from edge_rnn.topics import RouteError, Routes, overlap
 
 __all__ = ["Config", "Credentials", "load_config"]
@@ -23,6 +23,7 @@ __all__ = ["Config", "Credentials", "load_config"]
 _EXCLUSIVE = (
     ("input", "topic", "topics"),
     ("input", "fields", "array"),
+    ("input", "sequence", "increasing"),
     ("broker", "username", "username_file"),
     ("broker", "username", "username_env"),
     ("broker", "username_file", "username_env"),
@@ -157,6 +158,12 @@ def _spec(tables: Tables) -> Spec:
         fields=i.fields,
         array=i.array,
         timestamp=i.timestamp,
+        sequence=i.sequence,
+        epoch=i.epoch,
+        increasing=i.increasing,
+        on_gap=i.on_gap,
+        hold=float(i.hold),
+        hold_size=i.hold_size,
         retained=i.retained,
         max_payload_bytes=i.max_payload_bytes,
         capacity=state.capacity,
@@ -185,7 +192,10 @@ def _check_status(source: Source, status: Status | None, routes: Routes) -> None
 
 def _check_paths(source: Source, table: Input) -> None:
     paths = [("fields", f) for f in table.fields]
-    paths += [(k, p) for k in ("array", "timestamp") if (p := getattr(table, k))]
+    others = ("array", "timestamp", "sequence", "epoch", "increasing")
+    paths += [(k, p) for k in others if (p := getattr(table, k))]
+    if table.epoch and not table.sequence:
+        raise source.error(("input", "epoch"), "needs sequence beside it: the epoch's numbers")
     for key, path in paths:
         try:
             parse_path(path)

@@ -97,6 +97,12 @@ class Input:
     fields: tuple[Text, ...] = ()
     array: Text | None = None
     timestamp: Text | None = None
+    sequence: Text | None = None
+    epoch: Text | None = None
+    increasing: Text | None = None
+    on_gap: Literal["flag", "reset", "stop"] = "flag"
+    hold: Seconds = Seconds(5)
+    hold_size: Positive = 10_000
     retained: bool = False
     max_payload_bytes: Positive = MAX_PAYLOAD_BYTES
 
@@ -115,7 +121,7 @@ class Queue:
     """[queue]"""
 
     size: Positive = 10_000
-    policy: Literal["drop_oldest", "drop_newest"] = "drop_oldest"
+    policy: Literal["wait", "drop_oldest", "drop_newest"] = "wait"
     max_batch: Positive = 256
 
 
@@ -124,7 +130,7 @@ class State:
     """[state]"""
 
     file: Path | None = None
-    save_every: Seconds = Seconds(10)
+    save_every: Seconds | None = None
     ttl: Seconds = Seconds(math.inf)
     capacity: Annotated[int, Meta(ge=1, lt=2**31)] = 1000
     on_model_change: Literal["refuse", "discard"] = "refuse"

@@ -25,6 +25,7 @@ with compile_cache():
     from edge_rnn.kernels.runner import (
         SLOT,
         Status,
+        admit,
         emit_to,
         evict_order,
         explain,
@@ -33,6 +34,7 @@ with compile_cache():
         step,
         touch,
     )
+    from edge_rnn.kernels.windows import record
 
 __all__ = [
     "ADD",
@@ -51,6 +53,7 @@ __all__ = [
     "Format",
     "Op",
     "Status",
+    "admit",
     "compile_cache",
     "emit_to",
     "evict_order",
@@ -59,6 +62,7 @@ __all__ = [
     "make_context",
     "pack",
     "pack_nibbles",
+    "record",
     "step",
     "touch",
 ]

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.graph import F32
-from edge_rnn.kernels.elementwise import SIGMOID, TANH, activate, sigmoid, tanh
+from edge_rnn.kernels.elementwise import SIGMOID, TANH, activate
+from edge_rnn.kernels.functions import sigmoid, tanh
 from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.opcodes import SCRATCH, STATE, Op
 from edge_rnn.kernels.simd import LANES, fma, load, splat, store

@@ -1,9 +1,4 @@
-"""Activations on float32, with the same bits on every machine.
-
-NaN passes through every function, so that a diverged stream shows. A stated error is that against
-real numbers, at most; a test checks it over all float32 numbers. Vectors run over padded
-lengths: what they leave behind the last element is never read as a value.
-"""
+"""Activations by their numbers: the place in ACTS, or len(ACTS) and that in TUNED."""
 
 from __future__ import annotations
 
@@ -13,7 +8,23 @@ import numpy as np
 
 from edge_rnn.activations import ACTS, TUNED
 from edge_rnn.graph import F32
-from edge_rnn.kernels.integers import ROUND, add, bits, from_bits, same, shift, shift_up, to_float
+from edge_rnn.kernels.functions import (
+    clip,
+    elu,
+    exp,
+    gelu,
+    gelu_tanh,
+    hard_swish,
+    log,
+    log1p_exp,
+    mish,
+    relu,
+    sigmoid,
+    silu,
+    size,
+    softsign,
+    tanh,
+)
 from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.simd import LANES, fma, less, load, select, splat, sqrt, store
 
@@ -24,256 +35,9 @@ AFFINE, LEAKY_RELU, THRESHOLDED_RELU, SCALED_TANH, HARD_SIGMOID, ELU_ALPHA, CLIP
     len(ACTS), len(ACTS) + len(TUNED)
 )
 
-_0, _HALF, _1, _2, _3, _6 = (np.float32(v) for v in (0.0, 0.5, 1.0, 2.0, 3.0, 6.0))
-_FIFTH, _SIXTH = np.float32(0.2), np.float32(1 / 6)
-_TANH_LIMIT = np.float32(7.90531110763549805)
-_TINY = np.float32(0.0004)
-_A13, _A11, _A9, _A7, _A5, _A3, _A1 = (
-    np.float32(v)
-    for v in (
-        -2.76076847742355e-16,
-        2.00018790482477e-13,
-        -8.60467152213735e-11,
-        5.12229709037114e-08,
-        1.48572235717979e-05,
-        6.37261928875436e-04,
-        4.89352455891786e-03,
-    )
-)
-_B6, _B4, _B2, _B0 = (
-    np.float32(v)
-    for v in (
-        1.19825839466702e-06,
-        1.18534705686654e-04,
-        2.26843463243900e-03,
-        4.89352518554385e-03,
-    )
-)
-_EXP_LOW, _EXP_HIGH, _INFINITY = (np.float32(v) for v in (-87.33654, 88.72283, np.inf))
-_LOG2E, _LN2_HIGH, _LN2_LOW = (
-    np.float32(v) for v in (1.44269504088896341, 0.693359375, -2.12194440e-4)
-)
-_E5, _E4, _E3, _E2, _E1, _E0 = (
-    np.float32(v)
-    for v in (
-        1.9875691500e-4,
-        1.3981999507e-3,
-        8.3334519073e-3,
-        4.1665795894e-2,
-        1.6666665459e-1,
-        5.0000001201e-1,
-    )
-)
-_SQRT2_1, _LN2 = np.float32(0.41421356), np.float32(0.69314718056)
-_L8, _L7, _L6, _L5, _L4, _L3, _L2, _L1, _L0 = (
-    np.float32(v)
-    for v in (
-        7.0376836292e-2,
-        -1.1514610310e-1,
-        1.1676998740e-1,
-        -1.2420140846e-1,
-        1.4249322787e-1,
-        -1.6668057665e-1,
-        2.0000714765e-1,
-        -2.4999993993e-1,
-        3.3333331174e-1,
-    )
-)
-_NORMAL, _TWO_25, _25, _NAN = (np.float32(v) for v in (2.0**-126, 2.0**25, 25.0, np.nan))
-_MINUS_SQRT_HALF = np.int32(-0x3F3504F3)
+_0, _HALF, _1, _3, _6 = (np.float32(v) for v in (0.0, 0.5, 1.0, 3.0, 6.0))
+_FIFTH, _SIXTH, _INFINITY = (np.float32(v) for v in (0.2, 1 / 6, np.inf))
 _SELU, _SELU_ALPHA = np.float32(1.0507009873554805), np.float32(1.6732632423543772)
-_GELU_1, _GELU_3 = np.float32(1.5957691216057308), np.float32(0.07135481627)
-_Q_K, _Q_END = np.float32(0.3), np.float32(15)
-_Q8, _Q7, _Q6, _Q5, _Q4, _Q3, _Q2, _Q1, _Q0 = (
-    np.float32(v)
-    for v in (
-        0.03840781956115196,
-        -0.169309404256941,
-        0.22895551388124902,
-        -0.07684364363937769,
-        0.14276780496283534,
-        0.0945848890466466,
-        0.12194549138030718,
-        0.11948418436001218,
-        7.373787513698105e-06,
-    )
-)
-_MISH_LIMIT = np.float32(30)
-
-
-@kernel
-def clip(x: F32, low: np.float32, high: np.float32) -> F32:
-    """A vector held inside [low, high]; NaN stays NaN."""
-    bottom, top = splat(low), splat(high)
-    x = select(less(x, bottom), bottom, x)
-    return select(less(top, x), top, x)
-
-
-@kernel
-def tanh(x: F32) -> F32:
-    """Rational minimax approximation of Eigen's `generic_fast_tanh_float`; within 5 ulp."""
-    c = clip(x, -_TANH_LIMIT, _TANH_LIMIT)
-    s = c * c
-    p = fma(fma(fma(splat(_A13), s, splat(_A11)), s, splat(_A9)), s, splat(_A7))
-    p = fma(fma(fma(p, s, splat(_A5)), s, splat(_A3)), s, splat(_A1)) * c
-    q = fma(fma(fma(splat(_B6), s, splat(_B4)), s, splat(_B2)), s, splat(_B0))
-    return select(less(s, splat(_TINY * _TINY)), x, p / q)
-
-
-@kernel
-def sigmoid(x: F32) -> F32:
-    """1 / (1 + exp(-x)) of a vector, as tanh(x / 2) / 2 + 1 / 2, within 2e-7."""
-    return fma(splat(_HALF), tanh(splat(_HALF) * x), splat(_HALF))
-
-
-@kernel
-def softsign(x: F32) -> F32:
-    """x / (1 + |x|) of a vector, within 2 ulp."""
-    return x / (splat(_1) + size(x))
-
-
-@kernel
-def size(x: F32) -> F32:
-    """|x| of a vector."""
-    return select(less(x, splat(_0)), splat(_0) - x, x)
-
-
-@kernel
-def relu(x: F32) -> F32:
-    """max(x, 0) of a vector."""
-    return select(less(x, splat(_0)), splat(_0), x)
-
-
-@kernel
-def scale2(a: F32, n: F32) -> F32:
-    """a 2^n for a whole n, added to the exponent's bits: a and the result must be normal."""
-    return from_bits(add(bits(a), shift_up(bits(n + splat(ROUND)), 23)))
-
-
-@kernel
-def _reduce(x: F32) -> tuple[F32, F32]:
-    """(n, exp(r) - 1) where x = n ln 2 + r and n is whole: Cephes' `expf`, a polynomial in r."""
-    n = fma(x, splat(_LOG2E), splat(ROUND)) - splat(ROUND)
-    r = fma(n, splat(-_LN2_LOW), fma(n, splat(-_LN2_HIGH), x))
-    p = fma(fma(fma(splat(_E5), r, splat(_E4)), r, splat(_E3)), r, splat(_E2))
-    p = fma(fma(p, r, splat(_E1)), r, splat(_E0))
-    return n, fma(p, r * r, r)
-
-
-@kernel
-def exp(x: F32) -> F32:
-    """exp(x) of a vector, within 1 ulp; 0 where it is below the normal numbers."""
-    c = clip(x, _EXP_LOW, _EXP_HIGH)
-    n, q = _reduce(c)
-    y = scale2(q + splat(_1), n)
-    y = select(less(x, splat(_EXP_LOW)), splat(_0), y)
-    y = select(less(splat(_EXP_HIGH), x), splat(_INFINITY), y)
-    return select(less(c, splat(_INFINITY)), y, x)
-
-
-@kernel
-def expm1(x: F32) -> F32:
-    """exp(x) - 1 of a vector where x <= 0, within 2 ulp."""
-    n, q = _reduce(clip(x, _EXP_LOW, _0))
-    power = scale2(splat(_1), n)
-    return fma(power, q, power - splat(_1))
-
-
-@kernel
-def log1p(x: F32) -> F32:
-    """log(1 + x) of a vector where 0 <= x <= 1, within 3 ulp: Cephes' `logf` about 1 or 2."""
-    near = less(x, splat(_SQRT2_1))
-    f = select(near, x, splat(_HALF) * (x - splat(_1)))
-    y = _log_near_1(f, splat(_0))
-    return select(near, y, y + splat(_LN2))
-
-
-@kernel
-def log(x: F32) -> F32:
-    """log x of a vector, within 1 ulp; NaN where x < 0. x = 2^n m, m from sqrt 1/2 to sqrt 2."""
-    small = less(x, splat(_NORMAL))
-    c = select(small, x * splat(_TWO_25), x)
-    k = to_float(shift(add(bits(c), same(_MINUS_SQRT_HALF, LANES)), 23))
-    m = scale2(c, splat(_0) - k)
-    n = select(small, k - splat(_25), k)
-    y = fma(n, splat(_LN2_HIGH), _log_near_1(m - splat(_1), n * splat(_LN2_LOW)))
-    y = select(less(splat(_0), x), y, splat(-_INFINITY))
-    y = select(less(x, splat(_0)), splat(_NAN), y)
-    return select(less(x, splat(_INFINITY)), y, x)
-
-
-@kernel
-def _log_near_1(f: F32, more: F32) -> F32:
-    """log(1 + f) + more where 1 + f lies from sqrt 1/2 to sqrt 2, Cephes' polynomial."""
-    p = fma(fma(fma(splat(_L8), f, splat(_L7)), f, splat(_L6)), f, splat(_L5))
-    p = fma(fma(fma(p, f, splat(_L4)), f, splat(_L3)), f, splat(_L2))
-    p = fma(fma(p, f, splat(_L1)), f, splat(_L0))
-    z = f * f
-    return f + fma(p * f, z, fma(splat(-_HALF), z, more))
-
-
-@kernel
-def silu(x: F32) -> F32:
-    """x sigmoid(x) of a vector as x / (1 + exp(-x)), within 3 ulp or 2e-36."""
-    return x / (splat(_1) + exp(splat(_0) - x))
-
-
-@kernel
-def elu(x: F32, alpha: np.float32) -> F32:
-    """x where x > 0, else alpha (exp(x) - 1), of a vector, within 3 ulp."""
-    return select(less(splat(_0), x), x, splat(alpha) * expm1(x))
-
-
-@kernel
-def gelu(x: F32) -> F32:
-    """x Phi(x) of a vector, Phi the normal distribution, as max(x, 0) - a Q(a) with a = |x|.
-
-    Q(a) = 1 - Phi(a) is exp(-a^2 / 2) times a polynomial in 1 / (1 + 0.3 a), fitted to 6e-8 of
-    it for a up to 14. Within 10 ulp or 2e-36.
-    """
-    a = clip(size(x), _0, _Q_END)
-    square = a * a
-    rest = fma(a, a, splat(_0) - square)  # what rounding the square lost
-    e = exp(splat(-_HALF) * square)
-    e = fma(splat(-_HALF) * rest, e, e)
-    t = splat(_1) / fma(splat(_Q_K), a, splat(_1))
-    q = fma(fma(fma(splat(_Q8), t, splat(_Q7)), t, splat(_Q6)), t, splat(_Q5))
-    q = fma(fma(fma(q, t, splat(_Q4)), t, splat(_Q3)), t, splat(_Q2))
-    q = fma(fma(q, t, splat(_Q1)), t, splat(_Q0)) * e
-    return relu(x) - a * q
-
-
-@kernel
-def gelu_tanh(x: F32) -> F32:
-    """x / (1 + exp(-2 sqrt(2 / pi) (x + 0.044715 x^3))) of a vector.
-
-    Within 150 ulp or 2e-36: far below 0 the exponential enlarges its argument's rounding.
-    """
-    u = x * fma(splat(_GELU_3), x * x, splat(_GELU_1))
-    return x / (splat(_1) + exp(splat(_0) - u))
-
-
-@kernel
-def log1p_exp(a: F32) -> F32:
-    """log(1 + exp(-a)) of a vector where a >= 0, within 2 ulp or 2e-38."""
-    return log1p(exp(splat(_0) - a))
-
-
-@kernel
-def mish(x: F32) -> F32:
-    """x tanh(log(1 + exp(x))) of a vector, as x n / (n + 2) with n = exp(x) (exp(x) + 2).
-
-    Within 4 ulp or 2e-36.
-    """
-    e = exp(select(less(splat(_MISH_LIMIT), x), splat(_MISH_LIMIT), x))
-    n: F32 = e * (e + splat(_2))
-    return x * (n / (n + splat(_2)))
-
-
-@kernel
-def hard_swish(x: F32) -> F32:
-    """x relu6(x + 3) / 6 of a vector, within 3 ulp."""
-    return x * (clip(x + splat(_3), _0, _6) * splat(_SIXTH))
 
 
 @kernel

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edge_rnn.graph import F32
 from edge_rnn.kernels.cells import copy
 from edge_rnn.kernels.jit import kernel
-from edge_rnn.kernels.opcodes import PLACES, SCRATCH, STEP, Op
+from edge_rnn.kernels.opcodes import PLACES, ROW, SCRATCH, STEP, Op
 from edge_rnn.kernels.simd import LANES, fma, load, splat, store
 
 _COPY, _SUM, _PRODUCT, _PUSH, _TAPS, _DEPTHWISE, _POOL, _COLLECT, _TAKE, _FRAME_POOL = (
@@ -60,16 +60,18 @@ def spread_windows(rows: I64, count: int, step: int, room: int, windows: I64) ->
 
 @kernel
 def emit(places: I64, first: int, period: int, y: F32, emitted: NDArray[np.uint8]) -> None:
-    """Say which rows have an output, unless `emitted` is empty; a row of y without one is NaN."""
+    """Say which messages have an output, unless `emitted` is empty; a row of y without one is NaN.
+
+    A message may have several rows, of which one at most is due.
+    """
     if period == 1 and first == 0:
         emitted[:] = 1
         return
-    for i in range(places.shape[1]):
-        due = _due(places[STEP, i], first, period)
-        if not due:
-            y[i] = np.nan
-        if emitted.size:
-            emitted[i] = due
+    y[:] = np.nan
+    emitted[:] = 0
+    for i in range(places.shape[1] if emitted.size else 0):
+        if _due(places[STEP, i], first, period):
+            emitted[places[ROW, i]] = 1
 
 
 @kernel

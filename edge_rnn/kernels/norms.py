@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.graph import F32
-from edge_rnn.kernels.elementwise import exp, log1p
+from edge_rnn.kernels.functions import exp, log1p
 from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.opcodes import Op
 from edge_rnn.kernels.simd import LANES, fma, less, load, select, splat, sqrt, store

@@ -23,6 +23,7 @@ from edge_rnn.kernels.opcodes import (
     FROM_STATE,
     FROM_WINDOWS,
     LENGTHS,
+    PHASES,
     PLACES,
     ROW,
     SCRATCH,
@@ -33,6 +34,7 @@ from edge_rnn.kernels.opcodes import (
 from edge_rnn.kernels.products import Format, dots, floats, nibble_dots, wide_dots
 from edge_rnn.kernels.quantizing import quantize
 from edge_rnn.kernels.views import describe, prefetch, viewer
+from edge_rnn.kernels.windows import gather_windows, skip, unmasked
 
 I8 = NDArray[np.int8]
 I16 = NDArray[np.int16]
@@ -79,26 +81,25 @@ _FLOAT32, _FLOAT16, _INT8, _INT8_INT8, _INT8_INT16, _INT4_INT8, _ = (int(f) for 
 _int64s, _int8s, _uint8s, _int16s, _int32s, _floats, _table = (
     viewer(kind) for kind in (np.int64, np.int8, np.uint8, np.int16, np.int32, np.float32, SLOT)
 )
-_ARRAYS = 12
+_ARRAYS = 13
 _AHEAD, _LINES = 8, 256
 """Rows ahead of which a record is loaded; numbers of a state that are (the rest follows)."""
 
 
 def make_context(
-    code: I64, int8s: I8, halves: I16, floats: F32, vocabularies: I64, slab: F32,
+    code: I64, int8s: I8, halves: I16, floats: F32, vocabularies: I64, regime: I64, slab: F32,
     table: NDArray[Any], scratch: F32, places: I64, windows: I64, inputs: int, outputs: int,
 ) -> I64:  # fmt: skip
     """What `step` needs beside a call's own rows: the places of arrays, which must stay alive.
 
-    The program's `code`, weights `int8s`, `halves` and `floats`, `vocabularies` (n, 2); the
-    streams' `slab` (capacity, state words) and `table` (capacity + 1); room for the scratch of
-    (rows, scratch words), for the `places` (2 PLACES, rows) of what is known of each row and for
-    `windows` (2, rows times the most windows of a row); the widths of a row of `inputs` and of
-    `outputs`.
+    The program's `code`, weights `int8s`, `halves` and `floats`, `vocabularies` (n, 2) and `regime`
+    (see `opcodes.PHASES`); the streams' `slab` (capacity, state words) and `table` (capacity + 1);
+    room for the scratch of (rows, scratch words), for the `places` (2 PLACES, rows) of what is
+    known of each row and for `windows` (2, rows times the most windows of a row); the widths of a
+    row of `inputs` and of `outputs`.
     """
     arrays: list[NDArray[Any]] = [code, int8s, halves, floats, vocabularies, slab, table]
-    arrays += [scratch, places, floats.view(np.int32), np.empty(0, np.uint8)]
-    arrays.append(windows)
+    arrays += [scratch, places, floats.view(np.int32), np.empty(0, np.uint8), windows, regime]
     return describe(arrays, slab.shape[1], *scratch.shape, inputs, outputs)
 
 
@@ -127,14 +128,44 @@ def step(context: I64, slots: I64, now: float, x: F32, y: F32) -> int:
     if fault:
         return fault
     h, places = _floats(context, 5), _int64s(context, 8).reshape(2 * PLACES, rows)
+    p, regime = _floats(context, 3), _int64s(context, 12)
     b = 0
     while b < slots.size:
-        n = _gather(table, slots[b:], h, state_width, scratch_width, places)
-        _run(context, places[:, :n], x[b : b + n], y[b : b + n], emitted[b : b + n])
-        for i in range(b, b + n):
+        end = unmasked(x, b, regime, p)
+        if b == end:
+            slot = slots[b] & 0xFFFFFFFF
+            emitted[b : b + 1] = skip(table, slot, h, regime, slot * state_width, b, y)
+            _touch(table, slot, now)
+            b += 1
+            continue
+        if regime[PHASES]:
+            m, n = gather_windows(
+                table, slots[b:end], h, regime, state_width, scratch_width, places
+            )
+        else:
+            m = n = _gather(table, slots[b:end], h, state_width, scratch_width, places)
+        _run(context, places[:, :n], x[b : b + m], y[b : b + m], emitted[b : b + m])
+        for i in range(b, b + m):
             table[slots[i] & 0xFFFFFFFF]["steps"] += 1
             _touch(table, slots[i] & 0xFFFFFFFF, now)
-        b += n
+        b += m
+    return _OK
+
+
+@entry
+def admit(
+    table: NDArray[Any], slots: I64, now: float, vocabularies: I64, x: F32, steps: I64
+) -> int:
+    """Check all rows as `step` does, fill in at which of its stream's `steps` (B,) each row is, and
+    count them: for what steps the streams itself. Returns what `step` does."""
+    fault = _check(table, slots, vocabularies, x)
+    if fault:
+        return fault
+    for b in range(slots.size):
+        slot = slots[b] & 0xFFFFFFFF
+        steps[b] = table[slot]["steps"]
+        table[slot]["steps"] += 1
+        _touch(table, slot, now)
     return _OK
 
 
@@ -150,10 +181,11 @@ def touch(table: NDArray[Any], slots: I64, now: float) -> None:
         _touch(table, slots[b] & 0xFFFFFFFF, now)
 
 
-def freeze() -> None:
-    """Compile nothing more: arrays of other types are then a TypeError instead of seconds lost."""
-    if hasattr(step, "disable_compile"):  # not so under NUMBA_DISABLE_JIT
-        step.disable_compile()
+def freeze(function: Any) -> None:
+    """Compile no more of an entry: arrays of other types are then a TypeError instead of seconds
+    lost."""
+    if hasattr(function, "disable_compile"):  # not so under NUMBA_DISABLE_JIT
+        function.disable_compile()
 
 
 @entry

@@ -7,13 +7,17 @@ from typing import Literal
 
 import msgspec
 
-from edge_rnn.pipeline import Message
+from edge_rnn.messages import Message
 
-Policy = Literal["drop_oldest", "drop_newest"]
+Policy = Literal["wait", "drop_oldest", "drop_newest"]
 
 
 class Inbox:
-    """At most `size` messages, first in first out."""
+    """At most `size` messages, first in first out.
+
+    With "wait" only QoS 0 messages are dropped, the oldest first: the broker sends no more QoS 1
+    messages than it may have unacknowledged, and waits.
+    """
 
     def __init__(self, size: int, policy: Policy) -> None:
         self.size, self.policy = size, policy
@@ -24,12 +28,21 @@ class Inbox:
 
     def put(self, message: Message) -> Message | None:
         """Add a message; returns the one that had to go, which may be itself."""
-        dropped = None
-        if len(self._waiting) >= self.size:
-            if self.policy == "drop_newest":
-                return message
-            dropped = self._waiting.popleft()
         self._waiting.append(message)
+        if len(self._waiting) <= self.size:
+            return None
+        if self.policy == "drop_newest":
+            return self._waiting.pop()
+        if self.policy == "drop_oldest":
+            return self._waiting.popleft()
+        return self._drop_unconfirmed()
+
+    def _drop_unconfirmed(self) -> Message | None:
+        at = next((i for i, m in enumerate(self._waiting) if not m.mid), None)
+        if at is None:
+            return None
+        dropped = self._waiting[at]
+        del self._waiting[at]
         return dropped
 
     def take(self, n: int) -> list[Message]:

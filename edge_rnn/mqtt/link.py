@@ -19,10 +19,10 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_rnn.errors import BrokerError
+from edge_rnn.messages import Message
 from edge_rnn.metrics import Metrics
 from edge_rnn.mqtt.inbox import Inbox
 from edge_rnn.mqtt.settings import Settings, describe
-from edge_rnn.pipeline import Message
 
 MAX_IN_FLIGHT = 1000  # publishes handed over and not yet confirmed
 HANDSHAKE_SECONDS = 10.0
@@ -51,7 +51,10 @@ class Link:
         self.settings, self._inbox, self._metrics = settings, inbox, metrics
         self._wakeup, self._clock = wakeup, clock
         self.ready = False
-        self._pending: dict[int, int] = {}  # packet id -> QoS of what is being published
+        self._pending: dict[
+            int, tuple[int, int]
+        ] = {}  # packet id -> QoS, tag of what is on its way
+        self.confirmed: list[int] = []  # tags of what has arrived; their taker empties it
         self._unacked: deque[int] = deque()  # packet ids in the order they came
         self._settled: set[int] = set()  # those of them that may be acknowledged
         self._limit = MAX_IN_FLIGHT
@@ -92,13 +95,16 @@ class Link:
             self._check_handshake()
         self._check_refusal()
 
-    def publish(self, topic: str, payload: bytes | str, qos: int, retain: bool) -> None:
-        """Hand a message over; `flush` or the next `poll` sends it."""
+    def publish(
+        self, topic: str, payload: bytes | str, qos: int, retain: bool, tag: int = 0
+    ) -> None:
+        """Hand a message over; `flush` or the next `poll` sends it. When the broker has confirmed
+        it, its tag, if it has one, is among the `confirmed`; those of QoS 0 never are."""
         info = self._client.publish(topic, payload, qos, retain)
         while info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:  # that packet id is still in use
             info = self._client.publish(topic, payload, qos, retain)
         if qos or info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
-            self._pending[info.mid] = qos
+            self._pending[info.mid] = qos, tag
         else:
             self._metrics.dropped["unsent"] += 1
 
@@ -273,7 +279,7 @@ class Link:
         self._events += 1
         self._unacked.clear()
         self._settled.clear()
-        unsent = [mid for mid, qos in self._pending.items() if qos == 0]
+        unsent = [mid for mid, (qos, _) in self._pending.items() if qos == 0]
         for mid in unsent:
             del self._pending[mid]
             self._metrics.dropped["unsent"] += 1
@@ -286,7 +292,9 @@ class Link:
         self, client: paho.Client, _: Any, mid: int, reason: ReasonCode, properties: Properties
     ) -> None:
         self._events += 1
-        self._pending.pop(mid, None)
+        _, tag = self._pending.pop(mid, (0, 0))
+        if tag:
+            self.confirmed.append(tag)
         if reason.is_failure:
             if not self._metrics.publish_errors:
                 log.warning("the broker refused a message of ours: %s; counted from now", reason)

@@ -8,6 +8,7 @@ is skipped unread.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from operator import attrgetter
 from typing import Any
@@ -18,9 +19,11 @@ from edge_rnn.errors import PayloadError
 from edge_rnn.graph import Embedding, Model
 from edge_rnn.payload.paths import (
     FLOAT32_MAX,
+    Number,
     PayloadReason,
     Place,
     Timestamp,
+    Whole,
     attribute,
     bad,
     document_type,
@@ -43,17 +46,23 @@ _GENERIC = msgspec.json.Decoder(float_hook=float)
 
 
 class Sample(msgspec.Struct, frozen=True, gc=False):
-    """What a message says: `features` as wide as the model's input, its `timestamp` if any."""
+    """What a message says: `features` as wide as the model's input, its `timestamp` if any; its
+    number `sequence` in its publisher's `epoch`, if these are asked for."""
 
     features: list[float]
     timestamp: Timestamp = None
+    sequence: Number | None = None
+    epoch: int = 0
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """What an outgoing payload says; `n` counts the stream's steps from 1."""
+    """What an outgoing payload says; `n` counts the stream's steps from 1, in each of its runs: a
+    new `run` begins where the stream starts anew."""
 
     stream: str
     n: int
+    run: int = 0
+    sequence: Number | None = None
     timestamp: Timestamp = None
     values: list[float]
     label: str | None = None
@@ -75,10 +84,20 @@ def _starts(model: Model) -> list[int]:
     return list(accumulate((i.width for i in model.inputs[:-1]), initial=0))
 
 
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Gets a place's value out of what the typed decoder makes of a document."""
+
+    place: Place
+    get: Callable[[Any], Any]
+
+
 class Decoder:
     """Reads `width` features by one path each (`fields`) or from one array (`array`).
 
     timestamp: path of a number or string to be handed through; a message may lack it.
+    sequence, epoch: paths of the message's number and of its publisher's life, whole numbers;
+    increasing: path of a number that only goes up, in place of `sequence`.
     vocabulary: column -> size, for features that are an embedding's index.
     Raises ValueError when paths are malformed or contradict each other.
     """
@@ -90,6 +109,9 @@ class Decoder:
         fields: Sequence[str] = (),
         array: str | None = None,
         timestamp: str | None = None,
+        sequence: str | None = None,
+        epoch: str | None = None,
+        increasing: str | None = None,
         vocabulary: Mapping[int, int] | None = None,
         max_bytes: int = MAX_PAYLOAD_BYTES,
     ) -> None:
@@ -103,11 +125,10 @@ class Decoder:
         if array is not None:
             self._places = [Place(array, parse_path(array), list[float])]
         self._features = _reader(self._places, many=bool(fields))
-        self._timestamp: Callable[[Any], Timestamp] = lambda _: None
-        if timestamp is not None:
-            place = Place(timestamp, parse_path(timestamp), Timestamp)
-            self._places.append(place)
-            self._timestamp = attrgetter(attribute(place.path))
+        self._sequence = self._also(sequence, Whole) or self._also(increasing, Number)
+        self._epoch = self._also(epoch, Whole)
+        shared = timestamp is not None and timestamp in (sequence, increasing)
+        self._timestamp = self._sequence if shared else self._also(timestamp, Timestamp)
         self._decode = msgspec.json.Decoder(document_type(self._places)).decode
 
     def decode(self, payload: bytes) -> Sample:
@@ -120,7 +141,31 @@ class Decoder:
             raise self._explain(payload, e) from None
         features = self._features(document)
         self._check(features)
-        return Sample(features, self._timestamp(document))
+        return Sample(
+            features,
+            self._timestamp.get(document) if self._timestamp else None,
+            self._sequence.get(document) if self._sequence else None,
+            self._epoch.get(document) if self._epoch else 0,
+        )
+
+    def number(self, payload: bytes) -> tuple[int, Number] | None:
+        """(epoch, sequence) of a payload that can't be used, if it tells as much."""
+        if self._sequence is None or len(payload) > self.max_bytes:
+            return None
+        try:
+            document = _GENERIC.decode(payload)
+            sequence = self._sequence.place.find(document)
+            return self._epoch.place.find(document) if self._epoch else 0, sequence
+        except (ValueError, RecursionError):
+            return None
+
+    def _also(self, path: str | None, kind: Any) -> _Reader | None:
+        """What reads a further value of a document, if it is asked for."""
+        if path is None:
+            return None
+        place = Place(path, parse_path(path), kind)
+        self._places.append(place)
+        return _Reader(place, attrgetter(attribute(place.path)) if place.path else _itself)
 
     def _check(self, features: list[float]) -> None:
         if len(features) != self.width:
@@ -137,7 +182,7 @@ class Decoder:
         try:
             document = _GENERIC.decode(payload)
             for place in self._places:
-                place.check(document)
+                place.find(document)
         except PayloadError as e:
             return e
         except RecursionError:
@@ -156,8 +201,9 @@ class Encoder:
         self._classes, self._probabilities = tuple(classes), probabilities
         self._encode = msgspec.json.Encoder().encode
 
-    def encode(self, stream: str, n: int, timestamp: Timestamp, values: list[float]) -> bytes:
-        """The payload of one prediction. A float32 in `values` comes back the same float32."""
+    def encode(self, stream: str, n: int, run: int, sample: Sample, values: list[float]) -> bytes:
+        """The payload of the prediction made of a sample at step n of a stream's run. A float32 in
+        `values` comes back the same float32."""
         label = probabilities = None
         if self._classes:
             label = self._classes[values.index(max(values))]
@@ -167,7 +213,9 @@ class Encoder:
             Prediction(
                 stream=stream,
                 n=n,
-                timestamp=timestamp,
+                run=run,
+                sequence=sample.sequence,
+                timestamp=sample.timestamp,
                 values=values,
                 label=label,
                 probabilities=probabilities,

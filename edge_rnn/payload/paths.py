@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -39,6 +39,8 @@ _STEP = re.compile(r"""\.?([^.\[\]"$]+)|\[(\d{1,5})\]|\[("(?:[^"\\]|\\.)*")\]"""
 
 Path = tuple[str | int, ...]
 Timestamp = int | float | str | None
+Whole = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Number = int | float
 
 
 def parse_path(text: str) -> Path:
@@ -73,8 +75,9 @@ class Place:
         """True if a document may lack it."""
         return self.type is Timestamp
 
-    def check(self, document: Any) -> None:
-        """Raises PayloadError where a generic document does not have what we want."""
+    def find(self, document: Any) -> Any:
+        """What a generic document has there, None where it may lack it. Raises PayloadError where
+        it does not have what we want."""
         value: Any = document
         for depth, step in enumerate(self.path):
             where = _show(self.path[:depth])
@@ -84,15 +87,22 @@ class Place:
                 raise bad("wrong_type", f"{where} is {_brief(value)}, expected {kind}")
             if step not in (range(len(value)) if indexed else value):
                 if self.optional:
-                    return
+                    return None
                 raise bad("missing_field", f"no {_show(self.path[: depth + 1])}")
             value = value[step]  # type: ignore[index]
         self._check_leaf(value)
+        return value
 
     def _check_leaf(self, value: Any) -> None:
         if self.optional:
             if value is not None and not isinstance(value, str):
                 _check_number(self.text, value, "a number or a string", sys.float_info.max)
+        elif self.type is Whole:
+            if type(value) is not int or not 0 <= value < 2**63:
+                wanted = "a whole number from 0 to 2^63 - 1"
+                raise bad("wrong_type", f"{self.text} is {_brief(value)}, expected {wanted}")
+        elif self.type is Number:
+            _check_number(self.text, value, limit=sys.float_info.max)
         elif self.type is float:
             _check_number(self.text, value)
         elif not isinstance(value, list):

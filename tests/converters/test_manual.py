@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 
 from edge_rnn_converters import support
 from edge_rnn_converters.cli import convert as command
+from tests.converters import fetch, tflite_models
 from tests.converters.keras_models import H, layers, made
 from tests.converters.onnx_models import Graph, random
 from tests.converters.test_onnx import saved
@@ -35,13 +37,14 @@ def test_every_table_is_there() -> None:
 
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """har.keras, har.onnx and har's weights, 6 features in and 4 classes out, in the working
-    folder."""
+    """har.keras, har.onnx, har.tflite and har's weights in the working folder, 6 features in and 4
+    classes out."""
     monkeypatch.chdir(tmp_path)
     made(layers.GRU(H), layers.Dense(4, "softmax"), shape=(None, 6)).save("har.keras")
     g = Graph()
     y = g("Softmax", g("MatMul", g.cell("GRU", "x", width=6)[0], g.const(random(5, 4))))
     saved(g.model({"x": ["T", 1, 6]}, [y]), tmp_path).rename("har.onnx")
+    tflite_models.sequence_rnn(Path("har.tflite"))
     arrays = cell("lstm", 4, 6, H) | weights(fc__weight=(4, H), fc__bias=(4,))
     file(arrays, tmp_path).rename("har.safetensors")
     Path("har-folder").mkdir()
@@ -71,6 +74,9 @@ def _torchscript() -> None:
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("line", re.findall(r"^edge-rnn convert ((?:.*\\\n)*.*)$", TEXT, re.M))
 def test_commands_run(line: str, sources: None) -> None:
+    if "--backend" in line:
+        shutil.copy(fetch.model(fetch.DTLN), "denoiser.onnx")
+        shutil.copy(fetch.model(fetch.AO_TFLITE), "sensor.tflite")
     if line.startswith("activity.pt "):
         _torchscript()
     if "har.pt" in line:

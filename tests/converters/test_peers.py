@@ -19,7 +19,7 @@ from edge_rnn.cli import cli, peers
 from edge_rnn.cli.measure import Variant, compare, inputs, our_step
 from edge_rnn.errors import ConfigError, MissingExtraError, UnsupportedError
 from edge_rnn.graph import F32, Dense, Input, Model
-from edge_rnn_converters.peers import litert_peer
+from edge_rnn_converters.peers import litert_peer, nodes
 from edge_rnn_converters.peers.nodes import int8
 from tests.core import models
 
@@ -88,7 +88,7 @@ def test_streams_of_a_batch_keep_apart(name: str, batch: int) -> None:
 
 @pytest.mark.parametrize("export", ["float32", "int8 dynamic", "int8 full"])
 @pytest.mark.parametrize("kind", ["lstm", "gru_after", "gru_before", "rnn"])
-def test_xnnpack_runs_the_whole_litert_graph(kind: str, export: litert_peer.Export) -> None:
+def test_xnnpack_runs_the_whole_litert_graph(kind: str, export: nodes.LitertExport) -> None:
     interpreter, _ = litert_peer.interpreter(model(kind, "int8"), 2, export)
     # Public interfaces don't say what the delegate took.
     delegates = [o for o in interpreter._get_ops_details() if o["op_name"] == "DELEGATE"]

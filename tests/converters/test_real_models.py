@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from edge_rnn import Session
-from edge_rnn.errors import UnsupportedError
 from edge_rnn_converters import convert, convert_with_report
-from tests.converters.fetch import AO, DTLN, NSNET2, model
+from tests.converters.fetch import DTLN, NSNET2, model
 from tests.golden import remake
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -70,8 +69,3 @@ def test_the_default_keeps_thirty_decibels(name: str) -> None:
     converted = convert(model(remake.MODELS[name]))
     off = Session(converted, capacity=1).run("s", x) - y
     assert 10 * np.log10((y**2).sum() / (off**2).sum()) >= 30
-
-
-def test_a_model_with_a_convolution_is_refused_by_its_name() -> None:
-    with pytest.raises(UnsupportedError, match="Conv1D 'conv1d': class: reads a window of steps"):
-        convert(model(AO))

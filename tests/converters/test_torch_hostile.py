@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_rnn.errors import EdgeRnnError, UnsupportedError
+from edge_rnn.errors import EdgeRnnError, ModelError, UnsupportedError
 from edge_rnn_converters import convert
 from edge_rnn_converters.source import Options
 from tests.converters.test_torch import I, T, agrees, exported, quietly
@@ -102,6 +102,16 @@ def test_torchscript_that_reaches_outside_of_the_model(call: str, tmp_path: Path
 
     with pytest.raises(UnsupportedError, match="reaches outside of the model"):
         read(changed(path, hostile), "torchscript", Options())
+
+
+@pytest.mark.parametrize("member", ["data.pkl", "constants.pkl"])
+def test_no_pickle_of_torchscript_runs_code(member: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    quietly(torch.jit.script, nn.Linear(I, 2)).save(path)
+    bomb = pickle.dumps(Bomb())
+    changed(path, lambda name, data: bomb if name.endswith(f"/{member}") else data)
+    with pytest.raises(ModelError):
+        convert(path, check="skip")
 
 
 def test_a_pickled_weight_of_an_exported_program_is_refused(tmp_path: Path) -> None:

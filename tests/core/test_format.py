@@ -76,9 +76,10 @@ def test_limits() -> None:
     assert limits == {
         "header bytes": container.MAX_HEADER,
         "tensor dimension": graph.MAX_DIM,
-        "elements of a tensor": graph.MAX_ELEMENTS,
+        "elements of a tensor, and the dimension of a `blob`": graph.MAX_ELEMENTS,
         "nodes": validation.MAX_NODES,
         "sum of the widths of all values": validation.MAX_WIDTHS,
+        "numbers of all values of a window with `reverse` or `pad`": validation.MAX_WIDTHS,
         "numbers in a stream's state": validation.MAX_STATE,
         "first step and period of a value": graph.MAX_STEP,
     }

@@ -20,7 +20,7 @@ from numba import njit
 from numba.core.registry import cpu_target
 
 from edge_rnn import Session
-from edge_rnn.kernels import dots, elementwise, integers, products, runner
+from edge_rnn.kernels import dots, functions, integers, products, runner
 from edge_rnn.kernels.cpu import LEVELS
 from edge_rnn.kernels.simd import LANES, fma, less, load, select, splat, sqrt, store
 from tests.core import models
@@ -96,7 +96,7 @@ def test_compiled_is_the_numpy_meaning(name: str) -> None:
 @given(st.floats(1, 2, width=32), st.integers(-126, 127))
 def test_scale2_is_a_power_of_two(a: float, n: int) -> None:
     x = np.array([a], np.float32)
-    scale2 = getattr(elementwise.scale2, "py_func", elementwise.scale2)
+    scale2 = getattr(functions.scale2, "py_func", functions.scale2)
     assert scale2(x, np.array([n], np.float32))[0] == np.ldexp(x, n)[0]
 
 

@@ -24,7 +24,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 import edge_rnn
 from edge_rnn import graph
-from edge_rnn.pipeline import Message, Pipeline, Spec
+from edge_rnn.messages import Message, Spec
+from edge_rnn.pipeline import Pipeline
 
 PATIENCE = 20.0
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")

@@ -14,7 +14,8 @@ import trustme
 
 import edge_rnn
 from edge_rnn.journal import Journal
-from edge_rnn.pipeline import Message, Pipeline
+from edge_rnn.messages import Message
+from edge_rnn.pipeline import Pipeline
 from edge_rnn.session import Session
 
 V5 = 'protocol = "5"'
@@ -34,7 +35,7 @@ def send(client, messages):
 def states(tmp_path, model):
     digest = Session(model).digest
     with Journal(tmp_path / "p.state", model=digest, pipeline="p") as j:
-        return j.load()
+        return j.load().states
 
 
 def test_predictions_come_in_order_and_a_restart_continues_bit_for_bit(
@@ -297,7 +298,7 @@ def test_systemd_hears_that_it_is_ready(daemon, write_config, tmp_path):
 
 
 def _spec():
-    from edge_rnn.pipeline import Spec
+    from edge_rnn.messages import Spec
 
     return Spec(topics=["in/{device}"], output="out/{device}", timestamp="t")
 

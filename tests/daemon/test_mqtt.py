@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from edge_rnn.errors import BrokerError
+from edge_rnn.messages import Message
 from edge_rnn.metrics import Metrics
 from edge_rnn.mqtt import Inbox, Link, Settings, Status
-from edge_rnn.pipeline import Message
 
 DYNSEC = next(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so"), None)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_rnn.errors import PayloadError
-from edge_rnn.payload import Decoder, Encoder, Prediction, parse_path, vocabularies
+from edge_rnn.payload import Decoder, Encoder, Prediction, Sample, parse_path, vocabularies
 
 NESTED = Decoder(3, fields=["accel.x", "values[2]", '["odd.key"]'], timestamp="meta.t")
 DOCUMENT = {"accel": {"x": 1}, "values": [None, "?", 2.5], "odd.key": -3, "meta": {"t": "noon"}}
@@ -131,7 +131,7 @@ def test_whatever_comes_is_a_sample_or_a_payload_error(payload):
             continue
         assert len(sample.features) == decoder.width
         assert all(type(f) is float and math.isfinite(f) for f in sample.features)
-        assert Encoder().encode("s", 1, sample.timestamp, sample.features)
+        assert Encoder().encode("s", 1, 0, sample, sample.features)
 
 
 @given(
@@ -153,15 +153,15 @@ def test_a_float32_comes_back_from_an_answer_bit_for_bit(words):
     values = np.array(words, np.uint32).view(np.float32)
     if not np.isfinite(values).all():
         return
-    payload = Encoder().encode("s", 1, None, values.tolist())
+    payload = Encoder().encode("s", 1, 0, Sample([]), values.tolist())
     back = msgspec.json.decode(payload, type=Prediction).values
     assert struct.pack("<3f", *back) == values.tobytes()
 
 
 def test_an_answer_names_stream_step_time_label_and_probabilities():
-    plain = msgspec.json.decode(Encoder().encode("pump/3", 7, None, [0.5]))
+    plain = msgspec.json.decode(Encoder().encode("pump/3", 7, 0, Sample([]), [0.5]))
     assert plain == {"stream": "pump/3", "n": 7, "values": [0.5]}
-    labelled = Encoder(("on", "off")).encode("s", 1, 1700000000.25, [0.25, 0.75])
+    labelled = Encoder(("on", "off")).encode("s", 1, 0, Sample([], 1700000000.25), [0.25, 0.75])
     assert msgspec.json.decode(labelled) == {
         "stream": "s",
         "n": 1,
@@ -169,7 +169,9 @@ def test_an_answer_names_stream_step_time_label_and_probabilities():
         "values": [0.25, 0.75],
         "label": "off",
     }
-    likely = Encoder(("on", "off"), probabilities=True).encode("s", 1, "t", [0.25, 0.75])
+    likely = Encoder(("on", "off"), probabilities=True).encode(
+        "s", 1, 0, Sample([], "t"), [0.25, 0.75]
+    )
     assert msgspec.json.decode(likely)["probabilities"] == {"on": 0.25, "off": 0.75}
 
 

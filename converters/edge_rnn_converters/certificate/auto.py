@@ -83,7 +83,7 @@ class _Chooser:
         return found
 
     def _errors(self, model: Model, steps: int) -> float:
-        y = Session(model, capacity=1).run("auto", self.x[:steps])
+        y = self.truth.compared(Session(model, capacity=1).run("auto", self.x[:steps]))
         return self.truth.errors_at("auto", y.astype("f8"), slice(len(y))).rms
 
     def _raised(self, alone: Alone) -> Formats:
@@ -123,7 +123,7 @@ class _Chooser:
         model = self._model(formats)
         self.progress("trying " + ", ".join(f"{n} {p}" for n, p in formats.items()))
         for steps in sorted({min(SAMPLE, len(self.x)), len(self.x)}):
-            y = Session(model, capacity=1).run("auto", self.x[:steps])
+            y = self.truth.compared(Session(model, capacity=1).run("auto", self.x[:steps]))
             rows = slice(len(y))
             if self.bounds.failures(self.truth.errors_at("auto", y.astype("f8"), rows)):
                 return False

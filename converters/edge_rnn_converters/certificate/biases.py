@@ -31,12 +31,15 @@ def corrected(
     The shift is kept if the SQNR of the second half, which it has not seen (of data that repeats
     itself, the second half of the data), gains half a decibel, and no further bound fails.
     """
+    if not truth.values:
+        return model, ()
     x, once = data.x[: truth.length], min(data.once or truth.length, truth.length)
     means = {name: _mean(v, once / 2 / truth.length) for name, v in truth.values.items()}
     shifted = _shifted(exact, model, means)
     unseen = (truth.steps >= once // 2) & (truth.steps < once)
-    before, after = (Session(m, capacity=1).run("biases", x) for m in (model, shifted))
-    old, new = (_sqnr(y[: len(unseen)][unseen], truth.answers[unseen]) for y in (before, after))
+    runs = (Session(m, capacity=1).run("biases", x) for m in (model, shifted))
+    before, after = (truth.compared(y) for y in runs)
+    old, new = (_sqnr(y[unseen], truth.answers[unseen]) for y in (before, after))
     if old is None or (new is not None and not new >= old + GAIN_DB):
         return model, ()
     failed = [len(bounds.failures(truth.errors("biases", y))) for y in (before, after)]

@@ -19,11 +19,12 @@ from edge_rnn.graph import Model
 from edge_rnn_converters.certificate import page, plots
 from edge_rnn_converters.certificate.measure import Bounds, Certified, Progress, certify
 from edge_rnn_converters.certificate.request import Request, options, request
+from edge_rnn_converters.guard import Guarded
 from edge_rnn_converters.source import Options, UndescribedError
 from edge_rnn_converters.weights.command import options as described
 
 
-@click.command("certify")
+@click.command("certify", cls=Guarded)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--source", required=True, type=click.Path(exists=True, path_type=Path),

@@ -20,14 +20,25 @@ from edge_rnn.certificate import (
     LayerRecord,
 )
 from edge_rnn.errors import MismatchError, ModelError
-from edge_rnn.graph import F32, Model, Node, Schedule, digest, schedules, value_widths
+from edge_rnn.graph import (
+    F32,
+    Model,
+    Node,
+    Schedule,
+    Window,
+    answer_steps,
+    digest,
+    masked,
+    schedules,
+    value_widths,
+)
 from edge_rnn.kernels.cpu import LEVEL
 from edge_rnn.reference import F64
 from edge_rnn.session import Session
 from edge_rnn_converters.certificate import metrics, task
 from edge_rnn_converters.certificate.data import Data
 from edge_rnn_converters.certificate.metrics import I64, sqnr_db
-from edge_rnn_converters.compare import LARGEST
+from edge_rnn_converters.compare import LARGEST, by_window
 from edge_rnn_converters.quantize import ALIASES, PRECISIONS, precision_of, quantize, size_of
 from edge_rnn_converters.source import CannotRunError, Runner
 
@@ -104,19 +115,25 @@ class _Watched:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Truth:
-    """A reference run: every value, the answers, their steps, and what cells did inside."""
+    """A reference run: the answers, their steps, and which of the runtime's answers they are; of a
+    model without windows every value, and what cells did inside."""
 
     values: Mapping[str, F64]
     answers: F64
     steps: I64
+    rows: I64
     length: int
     watched: Mapping[str, _Watched]
     decision: str | None
     notes: tuple[str, ...]
 
+    def compared(self, y: F32) -> F32:
+        """Those of the runtime's answers (n, O), its first n, that there are some of here."""
+        return y[self.rows[self.rows < len(y)]]
+
     def errors(self, name: str, y: F32) -> Errors:
-        """Of the runtime's answers y (n, O). Raises MismatchError if the first is not finite."""
-        return self.errors_at(name, np.asarray(y, np.float64)[: len(self.steps)], slice(None))
+        """Of answers `compared`. Raises MismatchError if the first is not finite."""
+        return self.errors_at(name, np.asarray(y, np.float64), slice(len(y)))
 
     def errors_at(self, name: str, y: F64, rows: slice | I64) -> Errors:
         """Of answers y to some of the rows."""
@@ -143,20 +160,33 @@ def compute(model: Model, x: F32, progress: Progress = lambda stage: None) -> Tr
         progress(f"{len(x)} steps of {node.name} in float64")
         return watched.setdefault(node.name, _Watched())
 
+    values: dict[str, F64] = {}
     with np.errstate(all="ignore"):
-        values = reference.evaluate(model, x, watch)
-    answers = np.concatenate([values[name] for name in model.outputs], axis=1)
-    first, period = model.schedule
+        if model.window is None:
+            values = reference.evaluate(model, x[~masked(model, x)], watch)
+            answers = np.concatenate([values[name] for name in model.outputs], axis=1)
+            steps = answer_steps(model, x)
+        else:
+            progress(f"{len(x)} steps in {model.window} in float64")
+            steps, answers = reference.answers(_apart(model, model.window), x)
+            notes.append(f"{model.window}: each from the initial state, layers not measured")
+    rows = np.searchsorted(answer_steps(model, x), steps)
     small = (np.abs(answers) < LARGEST).all(axis=1)
     n = len(small) if small.all() else int(small.argmin())
     if not n:
         raise ModelError(f"the first answer exceeds {LARGEST:g}, or there is none: {len(x)} steps")
-    steps = first + period * np.arange(n)
-    length = len(x)
+    steps, length = steps[:n], len(x)
     if n < len(small):
         length = int(steps[-1]) + 1
         notes.append(f"answers pass {LARGEST:g} at step {length}: compared up to there")
-    return Truth(values, answers[:n], steps, length, watched, task.decision(model), tuple(notes))
+    decision = task.decision(model)
+    return Truth(values, answers[:n], steps, rows[:n], length, watched, decision, tuple(notes))
+
+
+def _apart(model: Model, window: Window) -> Model:
+    """The model in those of its windows that overlap little: the others cost as much to compute."""
+    hop = window.hop * (window.length // window.hop)
+    return replace(model, window=replace(window, hop=hop))
 
 
 def certify(
@@ -181,7 +211,7 @@ def certify(
     truth = truth or compute(exact, data.x, progress)
     x = data.x[: truth.length]
     progress("running the source framework")
-    runs, ran = _source(source, x, truth)
+    runs, ran = _source(source, exact, x, truth)
     formats = list(_formats(exact, model, x, truth, progress))
     y = next(y for _, y, ours in formats if ours)
     whole = next(y for record, y, _ in formats if record.name == "float32")
@@ -212,13 +242,16 @@ def certify(
     )
 
 
-def _source(source: Runner | None, x: F32, truth: Truth) -> tuple[list[Errors], list[str]]:
+def _source(
+    source: Runner | None, exact: Model, x: F32, truth: Truth
+) -> tuple[list[Errors], list[str]]:
     """The source framework's errors at the steps that it answers for, and a note if there are
     none."""
     if source is None:
         return [], ["the source framework was not run"]
     try:
-        result = source(x)
+        window = exact.window
+        result = source(x) if window is None else by_window(source, exact, window, x)
     except CannotRunError as e:
         return [], [f"the source framework was not run: {e}"]
     _, where, theirs = np.intersect1d(truth.steps, result.steps, return_indices=True)
@@ -230,7 +263,7 @@ def _source(source: Runner | None, x: F32, truth: Truth) -> tuple[list[Errors], 
 
 def _layers(model: Model, x: F32, truth: Truth, progress: Progress) -> tuple[LayerRecord, ...]:
     power = {n.name: [0.0, 0.0] for n in model.nodes}
-    for names in _together(model):
+    for names in _together(model) if truth.values else []:
         progress(f"every layer of the quantized model: {', '.join(names)[:40]}")
         seen = replace(model, outputs=names, classes=(), targets=(), probe=None, certificate=None)
         at = 0
@@ -285,6 +318,7 @@ def _formats(
     for name, candidate in candidates.items():
         progress(f"{len(x)} steps in {name}")
         y, seconds = _timed(candidate, x)
+        y = truth.compared(y)
         e = truth.errors(name, y)
         size, us = sum(map(size_of, candidate.nodes)), float(f"{1e6 * seconds:.3g}")
         record = FormatRecord(name, size, us, e.largest, e.sqnr_db)

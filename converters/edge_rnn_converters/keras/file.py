@@ -7,40 +7,40 @@ read, and links out of the file are refused.
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-
-from edge_rnn.errors import MissingExtraError, ModelError, UnsupportedError
-from edge_rnn.graph import F32, MAX_ELEMENTS
+from edge_rnn.errors import ModelError, UnsupportedError
+from edge_rnn.graph import F32
+from edge_rnn_converters import hdf5
 from edge_rnn_converters.detect import ACCEPTED, Format
+from edge_rnn_converters.hdf5 import Hdf5
 from edge_rnn_converters.source import MAX_BYTES
 
 Json: TypeAlias = dict[str, Any]
-Weights: TypeAlias = Callable[[str], tuple[F32, ...]]
-"""A layer's name -> its weights in Keras's order, () if it has none."""
+Weights: TypeAlias = Callable[[tuple[str, ...]], tuple[F32, ...]]
+"""A layer's name, after those of the models that it is in -> its weights in Keras's order, those of
+layers that it wraps included; () if it has none."""
 
 MAX_JSON = 16 << 20
 _CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
-_INNER = ("cell/vars", "layer/vars", "vars")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class KerasFile:
-    """`version` of the Keras that wrote the file, the model's configuration, its weights."""
+    """`version` of the Keras that wrote the file, the model's configuration, its weights, and the
+    HDF5 file that they are in."""
 
     version: str
     config: Json
     weights: Weights
+    hdf5: Hdf5
 
     @property
     def major(self) -> int:
@@ -48,37 +48,25 @@ class KerasFile:
         return int(self.version.split(".")[0])
 
 
-@contextmanager
-def opened(path: Path, form: Format) -> Iterator[KerasFile]:
-    """The file, for as long as the context lasts.
-
-    Raises MissingExtraError without h5py, UnsupportedError for a file without a whole model.
-    """
-    try:
-        import h5py
-    except ModuleNotFoundError as e:
-        raise MissingExtraError("h5py", extra="keras", need="to read Keras models") from e
+def opened(path: Path, form: Format) -> KerasFile:
+    """The file. Raises MissingExtraError without pyfive, UnsupportedError for a file without a
+    whole model, ModelError for a damaged one."""
     if form == "keras-h5":
-        with h5py.File(path, "r") as h5:
-            yield _from_h5(path, h5)
-        return
+        return _from_h5(path, hdf5.load(path))
     with zipfile.ZipFile(path) as z:
         config, metadata = _json(z, "config.json"), _json(z, "metadata.json")
-        weights = io.BytesIO(_member(z, "model.weights.h5", MAX_BYTES))
-    with h5py.File(weights, "r") as h5:
-        yield KerasFile(_version(path, metadata), config, _by_class(h5, _entries(config)))
+        weights = hdf5.read(_member(z, "model.weights.h5", MAX_BYTES))
+    return KerasFile(_version(path, metadata), config, _by_class(weights, config), weights)
 
 
-def _from_h5(path: Path, h5: Any) -> KerasFile:
-    if "model_config" not in h5.attrs:
+def _from_h5(path: Path, h5: Hdf5) -> KerasFile:
+    if not (text := h5.text("", "model_config")):
         raise UnsupportedError(
-            f"{path.name}: holds weights only, no layers and no activations; "
-            f"save the whole model with model.save(...); {ACCEPTED}"
+            f"{path.name}: holds weights only, no layers and no activations; save the whole model "
+            f"with model.save(...), or say what they are of with --description; {ACCEPTED}"
         )
-    config = _parse("model_config", h5.attrs["model_config"])
-    groups = h5["model_weights"]
-    version = {"keras_version": _text(h5.attrs.get("keras_version", ""))}
-    return KerasFile(_version(path, version), config, lambda name: _by_name(groups, name))
+    version = _version(path, {"keras_version": h5.text("", "keras_version")})
+    return KerasFile(version, _parse("model_config", text), lambda names: _by_name(h5, names), h5)
 
 
 def _version(path: Path, metadata: Json) -> str:
@@ -115,22 +103,81 @@ def _parse(name: str, text: str | bytes) -> Json:
     return value
 
 
-def _entries(config: Json) -> list[tuple[str, str]]:
-    """(class, name) of the model's layers, in order."""
-    inner = config.get("config", {})
-    layers = inner.get("layers", []) if isinstance(inner, dict) else inner
-    return [(str(x["class_name"]), str(x["config"].get("name", ""))) for x in layers]
+def entries(config: Json) -> list[Json]:
+    """The layers that a model's configuration lists. Raises ModelError if it lists none."""
+    inner = config.get("config")
+    found = inner.get("layers") if isinstance(inner, dict) else inner
+    if not isinstance(found, list):
+        raise ModelError("the configuration holds no list of layers")
+    return found
 
 
-def _by_class(h5: Any, entries: Iterable[tuple[str, str]]) -> Weights:
+def is_model(entry: Json) -> bool:
+    """Is it a model, not a layer?"""
+    return entry["class_name"] in ("Sequential", "Functional", "Model")
+
+
+def _by_class(h5: Hdf5, config: Json) -> Weights:
     """Weights of a .keras file, kept under class names: gru, gru_1, ... in the layers' order."""
+
+    def weights(names: tuple[str, ...]) -> tuple[F32, ...]:
+        place, entry = "", config
+        for name in names:
+            parts = _parts(h5, place, entry)
+            place, entry = next(part for part in parts if part[1]["config"].get("name") == name)
+        return tuple(_gathered(h5, place, entry))
+
+    return weights
+
+
+def _gathered(h5: Hdf5, place: str, entry: Json) -> list[F32]:
+    """The weights of a layer and of what it wraps."""
+    name = entry["config"].get("name")
+    stored = h5.text(f"{place}/vars", "name")
+    if stored and name not in (None, stored):
+        raise ModelError(f"layer {name!r}: its weights at {place!r} say they are {stored!r}'s")
+    numbers = sorted(h5.groups.get(f"{place}/vars", ()), key=int)
+    found = [h5.array(f"{place}/vars/{number}") for number in numbers]
+    for part, inner in _parts(h5, place, entry):
+        found += _gathered(h5, part, inner)
+    return found
+
+
+def _parts(h5: Hdf5, place: str, entry: Json) -> list[tuple[str, Json]]:
+    """(where its weights are, what it is) of each layer or cell that a layer or model holds."""
+    kind, config = entry["class_name"], entry["config"]
+    if is_model(entry):
+        holders = (f"{place}/{holder}".strip("/") for holder in _CONTAINERS)
+        holder = next((h for h in holders if h in h5.groups), "layers")
+        inside = _counted(holder, entries(entry))
+    elif kind == "StackedRNNCells":
+        inside = _counted(f"{place}/cells", config["cells"])
+    elif kind == "Bidirectional":
+        backward = config.get("backward_layer") or _unnamed(config["layer"])
+        inside = [
+            (f"{place}/forward_layer", config["layer"]), (f"{place}/backward_layer", backward)
+        ]  # fmt: skip
+    else:
+        named = {part: config.get(part) for part in ("layer", "cell")}
+        inside = [(f"{place}/{part}", e) for part, e in named.items() if isinstance(e, dict)]
+        cell: Json = {"class_name": "cell", "config": {}}
+        inside += [(f"{place}/cell", cell)] if "units" in config else []
+    return inside
+
+
+def _unnamed(entry: Json) -> Json:
+    return {**entry, "config": {k: v for k, v in entry["config"].items() if k != "name"}}
+
+
+def _counted(holder: str, listed: list[Json]) -> list[tuple[str, Json]]:
+    """Where layers are in a container: under the names of their classes, counted."""
     seen: Counter[str] = Counter()
-    places: dict[str, str] = {}
-    for kind, name in entries:
-        snake = _snake_case(kind)
-        places[name] = snake + (f"_{seen[snake]}" if seen[snake] else "")
+    found = []
+    for entry in listed:
+        snake = _snake_case(str(entry["class_name"]))
+        found.append((f"{holder}/{snake}" + (f"_{seen[snake]}" if seen[snake] else ""), entry))
         seen[snake] += 1
-    return lambda name: _numbered(h5, places[name], name)
+    return found
 
 
 def _snake_case(name: str) -> str:
@@ -139,58 +186,11 @@ def _snake_case(name: str) -> str:
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def _numbered(h5: Any, place: str, name: str) -> tuple[F32, ...]:
-    for group in (f"{c}{slash}{place}" for c in _CONTAINERS for slash in "/\\"):
-        if group in h5:
-            break
-    else:
-        return ()
-    own = h5[group].get("vars")
-    stored = "" if own is None else _text(own.attrs.get("name", ""))
-    if stored and stored != name:
-        raise ModelError(f"layer {name!r}: its weights at {group!r} say they are {stored!r}'s")
-    for inner in _INNER:
-        found = h5[group].get(inner)
-        if found is not None and len(found):
-            return tuple(read_weight(found, str(i)) for i in range(len(found)))
-    return ()
-
-
-def _by_name(groups: Any, name: str) -> tuple[F32, ...]:
-    """Weights of an .h5 file, kept under the layer's name and listed in an attribute."""
-    if name not in groups:
-        return ()
-    return tuple(
-        read_weight(groups[name], weight) for weight in _listed(groups[name], "weight_names")
-    )
-
-
-def _listed(group: Any, attribute: str) -> list[str]:
-    """A list of strings; one too long for HDF5 stands in numbered pieces."""
-    if attribute in group.attrs:
-        return [_text(x) for x in group.attrs[attribute]]
-    pieces: list[str] = []
-    while (piece := f"{attribute}{len(pieces)}") in group.attrs:
-        pieces.append(piece)
-    return [_text(x) for piece in pieces for x in group.attrs[piece]]
-
-
-def read_weight(group: Any, place: str) -> F32:
-    """One weight as float32; its size is checked first, and it must lie in this very file."""
-    for part in place.split("/"):
-        link = group.get(part, getlink=True)
-        if hasattr(link, "filename"):
-            raise UnsupportedError(f"weight {place!r} is a link to another file; save it whole")
-        group = group[part]
-    size = int(np.prod(group.shape, dtype=np.float64))
-    if size > MAX_ELEMENTS // 4 or group.is_virtual or group.external:
-        raise UnsupportedError(f"weight {place!r}: {group.shape} kept outside or too large")
-    if group.dtype.kind not in "fiu" or group.dtype == np.float64:
-        raise UnsupportedError(
-            f"weight {place!r}: dtype {group.dtype}, expected float32; save the model in float32"
-        )
-    return np.asarray(group[()], np.float32)
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+def _by_name(h5: Hdf5, names: tuple[str, ...]) -> tuple[F32, ...]:
+    """Weights of an .h5 file, kept under the outermost layer's name and listed in an attribute;
+    those of layers inside a model have the layers' names in theirs."""
+    place = f"model_weights/{names[0]}"
+    listed = h5.texts(place, "weight_names")
+    if len(names) > 1:
+        listed = [weight for weight in listed if names[-1] in weight.split("/")[:-1]]
+    return tuple(h5.array(f"{place}/{weight}".replace("//", "/")) for weight in listed)

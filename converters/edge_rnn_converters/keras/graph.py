@@ -1,28 +1,42 @@
-"""From a Keras configuration to its layers in the order they are applied."""
+"""From a Keras configuration to its layers' calls in the order in which they are made."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from graphlib import TopologicalSorter
+from typing import Any, TypeAlias
 
 from edge_rnn.errors import ModelError, UnsupportedError
 from edge_rnn.graph import F32
-from edge_rnn_converters.keras.file import Json, KerasFile
+from edge_rnn_converters.keras.file import Json, KerasFile, entries, is_model
 from edge_rnn_converters.source import refuse
 
-_LINEAR = "convert a model whose layers form one chain, from one input to one output"
+Tensor: TypeAlias = tuple[str, int, int]
+"""A value of a graph: the layer that makes it, at which of its calls, which of its results."""
+
+TAKEN_APART = {
+    "TimeDistributed": "around layers and models that see one step, or convolve within it",
+    "Sequential": "inside another model too",
+    "Functional": "inside another model too",
+    "Model": "inside another model too",
+}
+"""What the manual says of what this module takes apart, so that no layer is left of it."""
+
+_OPERATIONS = ("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Concatenate")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """One layer as its file describes it; `version` is the Keras major that wrote it."""
+    """One layer as its file describes it; `version` is the Keras major that wrote it. `inside` says
+    that it is applied to each step by itself, as TimeDistributed does."""
 
     kind: str
     name: str
     version: int
     config: Json
-    weights: tuple[F32, ...]
+    weights: tuple[F32, ...] = ()
+    inside: bool = False
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name!r}"
@@ -38,44 +52,131 @@ class Layer:
     def number(self, attribute: str, default: float) -> float:
         """A number; `default` where the file has none. Raises ModelError."""
         value = self.config.get(attribute, default)
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
         if not isinstance(value, int | float):
             raise ModelError(f"{self}: {attribute} is {value!r}, expected a number")
         return float(value)
+
+    def count(self, attribute: str, default: int = 0) -> int:
+        """A whole number. Raises ModelError."""
+        return int(self.number(attribute, default))
 
     def text(self, attribute: str, default: str) -> str:
         """A name, as of an activation; anything else, as a custom object, comes as its JSON."""
         value = self.config.get(attribute, default)
         return default if value is None else str(value)
 
-    def inner(self) -> Layer:
-        """The layer that a wrapper wraps; it has the wrapper's weights."""
-        entry = self.config["layer"]
-        return _layer(entry, self.version, self.weights)
+    def part(self, entry: Json, weights: tuple[F32, ...]) -> Layer:
+        """A layer or cell that this one holds, with those weights of this one that are its."""
+        inner = _layer(entry, self.version, weights)
+        return replace(inner, name=self.name, inside=self.inside)
 
 
-def chain(file: KerasFile) -> list[Layer]:
-    """The model's layers from input to output, input layers included.
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """A layer applied to values; its results are the tensors (*makes, 0), (*makes, 1), ..."""
 
-    Raises UnsupportedError for a model of another shape than a chain or of classes of its own.
+    layer: Layer
+    reads: tuple[Tensor, ...]
+    makes: tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Graph:
+    """The model's input layers and the calls of the others, each after those whose results it
+    reads; `inputs` and `outputs` in the model's order."""
+
+    inputs: tuple[tuple[Layer, Tensor], ...]
+    calls: tuple[Call, ...]
+    outputs: tuple[Tensor, ...]
+
+
+def graph(file: KerasFile) -> Graph:
+    """The model's graph, the models and wrappers inside it taken apart.
+
+    Raises UnsupportedError for a model of its own class, and for layers of their own classes.
     """
-    kind, config = str(file.config.get("class_name")), file.config.get("config")
-    if kind == "Sequential":
-        entries = config if isinstance(config, list) else _entries(config)
-    elif kind in ("Functional", "Model"):
-        entries = list(_walk(_entries(config), config))
-    else:
+    entry = file.config
+    if not is_model(entry):
         raise refuse(
-            f"model class {kind!r}", "class_name", "its computation is Python code, not layers",
+            f"model class {str(entry.get('class_name'))!r}", "class_name",
+            "its computation is Python code, not layers",
             "build it as a Sequential or Functional model",
         )  # fmt: skip
-    names = [str(entry["config"].get("name", "")) for entry in entries]
-    return [_layer(e, file.major, file.weights(n)) for e, n in zip(entries, names, strict=True)]
+    flat = _Flat(file, [], [])
+    outputs = flat.model(entry, (), None, inside=False)
+    return Graph(tuple(flat.inputs), tuple(flat.calls), tuple(outputs))
 
 
-def _entries(config: Any) -> list[Json]:
-    if not isinstance(config, dict) or not isinstance(config.get("layers"), list):
-        raise ModelError("the configuration holds no list of layers")
-    return list(config["layers"])
+@dataclass(slots=True)
+class _Flat:
+    """Calls collected from models in models; a name is after those of the models that it is in."""
+
+    file: KerasFile
+    inputs: list[tuple[Layer, Tensor]]
+    calls: list[Call]
+
+    def model(
+        self, entry: Json, scope: tuple[str, ...], given: list[Tensor] | None, *, inside: bool
+    ) -> list[Tensor]:
+        """The model's outputs when it reads `given`; None: it reads inputs of its own."""
+        if entry["class_name"] == "Sequential":
+            return self._sequential(entry, scope, given, inside)
+        config = entry["config"]
+        wanted = {_name(e): e for e in entries(entry)}
+        known: dict[Tensor, Tensor] = {}
+        for i, (name, _, _) in enumerate(_ends(config.get("input_layers"))):
+            own = self._input(wanted[name], scope) if given is None else given[i]
+            known[name, 0, 0] = own
+        for name, call, (reads, arguments) in _ordered(wanted, _ends(config.get("output_layers"))):
+            _check_call(wanted[name], arguments)
+            read = [known[tensor] for tensor in reads]
+            for i, tensor in enumerate(self._apply(wanted[name], scope, call, read, inside)):
+                known[name, call, i] = tensor
+        return [known[tensor] for tensor in _ends(config.get("output_layers"))]
+
+    def _sequential(
+        self, entry: Json, scope: tuple[str, ...], given: list[Tensor] | None, inside: bool
+    ) -> list[Tensor]:
+        listed = entries(entry)
+        if listed and listed[0]["class_name"] == "InputLayer":
+            first, listed = listed[0], listed[1:]
+        else:
+            first = _declared(entry, listed)
+        at = [self._input(first, scope)] if given is None else given
+        for layer in listed:
+            at = self._apply(layer, scope, 0, at[:1], inside)[:1]
+        return at
+
+    def _input(self, entry: Json, scope: tuple[str, ...]) -> Tensor:
+        name = "/".join((*scope, _name(entry)))
+        layer = Layer("InputLayer", name, self.file.major, entry["config"])
+        tensor = (f"input {name}", 0, 0)
+        self.inputs.append((layer, tensor))
+        return tensor
+
+    def _apply(
+        self, entry: Json, scope: tuple[str, ...], call: int, reads: list[Tensor], inside: bool
+    ) -> list[Tensor]:
+        """One call of a layer, or of a model, which is that of its layers."""
+        names = (*scope, _name(entry))
+        if entry["class_name"] == "TimeDistributed":
+            wrapped = entry["config"]["layer"]
+            if is_model(wrapped):
+                return self.model(wrapped, (*names, _name(wrapped)), reads, inside=True)
+            entry, inside = wrapped, True
+        elif is_model(entry):
+            return self.model(entry, names, reads, inside=inside)
+        layer = _layer(entry, self.file.major, self.file.weights(names))
+        layer = replace(layer, name="/".join(names), inside=inside)
+        makes = f"{len(self.calls)} {layer.name}", call
+        self.calls.append(Call(layer, tuple(reads), makes))
+        return [(*makes, i) for i in range(_RESULTS)]
+
+
+_RESULTS = 8
+"""More than any layer has: an output, and the states of two directions."""
 
 
 def _layer(entry: Json, version: int, weights: tuple[F32, ...]) -> Layer:
@@ -83,7 +184,8 @@ def _layer(entry: Json, version: int, weights: tuple[F32, ...]) -> Layer:
     layer = Layer(kind, str(config.get("name", "")), version, config, weights)
     module, registered = entry.get("module"), entry.get("registered_name")
     ours = module is None or (module.split(".")[0] in ("keras", "tf_keras") and "layers" in module)
-    if not ours or registered not in (None, kind, "Functional"):
+    operation = str(module).startswith("keras.src.ops.numpy") and kind in _OPERATIONS
+    if not (ours or operation) or registered not in (None, kind):
         raise layer.refuse(
             f"module {module!r}, registered_name {registered!r}",
             "a class of its own may compute anything", "use Keras's own layers",
@@ -91,68 +193,83 @@ def _layer(entry: Json, version: int, weights: tuple[F32, ...]) -> Layer:
     return layer
 
 
-def _walk(entries: list[Json], config: Any) -> Iterator[Json]:
-    """A Functional model's entries, in order, if each reads exactly the one before."""
-    ends = [_flat(config.get(key)) for key in ("input_layers", "output_layers")]
-    for what, layers in zip(("inputs", "outputs"), ends, strict=True):
-        if len(layers) != 1:
-            raise refuse("model", f"{what} {layers}", f"{len(layers)} {what}", _LINEAR)
-    sources = {_name(entry): _source(entry) for entry in entries}
-    order, name = [_name_of(ends[1])], ends[1][0]
-    while (source := sources[name]) is not None and len(order) <= len(entries):
-        order.append(source)
-        name = source
-    left = sorted(set(sources) - set(order))
-    if left or len(order) != len(entries):
-        raise refuse("model", f"layers {left}", "are beside the chain or form a loop", _LINEAR)
-    by_name = {_name(entry): entry for entry in entries}
-    return (by_name[name] for name in reversed(order))
+def _declared(entry: Json, listed: list[Json]) -> Json:
+    """The input layer of a Sequential model that has none: its first layer, or its own record of
+    what it was built with, says the shape."""
+    config = entry["config"] if isinstance(entry["config"], dict) else {}
+    first = listed[0] if listed else entry
+    shape = first["config"].get("batch_input_shape") or config.get("build_input_shape")
+    return {"class_name": "InputLayer", "config": {"name": "x", "batch_shape": shape}}
 
 
 def _name(entry: Json) -> str:
     return str(entry.get("name") or entry["config"]["name"])
 
 
-def _name_of(layers: list[str]) -> str:
-    return layers[0]
+def _ordered(
+    wanted: dict[str, Json], outputs: list[Tensor]
+) -> Iterator[tuple[str, int, tuple[list[Tensor], Json]]]:
+    """(layer, which call of it, what that reads and its arguments), each after what it reads.
+
+    Raises graphlib.CycleError, a ValueError, for a graph with a loop.
+    """
+    made = {name: list(map(_call, e.get("inbound_nodes") or [])) for name, e in wanted.items()}
+    read = [*outputs, *(x for listed in made.values() for reads, _ in listed for x in reads)]
+    calls = {
+        (name, i): call
+        for name, listed in made.items()
+        for i, call in enumerate(listed, _first(name, len(listed), read))
+    }
+    sorter: TopologicalSorter[tuple[str, int]] = TopologicalSorter()
+    for key, (reads, _) in calls.items():
+        sorter.add(key, *(tensor[:2] for tensor in reads))
+    for name, i in sorter.static_order():
+        if (name, i) in calls:
+            yield name, i, calls[name, i]
 
 
-def _flat(layers: Any) -> list[str]:
-    """["a", 0, 0] and [["a", 0, 0], ...] as names."""
+def _first(name: str, calls: int, read: list[Tensor]) -> int:
+    """The number of a layer's first call: Keras 2 counts a model inside from 1, as it was called
+    when it was made."""
+    numbers = [call for layer, call, _ in read if layer == name]
+    return max(0, max(numbers, default=0) - max(calls - 1, 0))
+
+
+def _ends(layers: Any) -> list[Tensor]:
+    """["a", 0, 0] and [["a", 0, 0], ...] as tensors; they may stand under names."""
+    if isinstance(layers, dict):
+        return [tensor for value in layers.values() for tensor in _ends(value)]
     if not isinstance(layers, list):
-        return []
-    return [layers[0]] if layers and isinstance(layers[0], str) else [x[0] for x in layers]
+        raise ModelError(f"the configuration's inputs or outputs are {layers!r}")
+    if layers and isinstance(layers[0], str):
+        return [(str(layers[0]), int(layers[1]), int(layers[2]))]
+    return [tensor for value in layers for tensor in _ends(value)]
 
 
-def _source(entry: Json) -> str | None:
-    """The layer that this one reads, None for an input."""
+def _check_call(entry: Json, arguments: Json) -> None:
     label = f"{entry['class_name']} {_name(entry)!r}"
-    calls = entry.get("inbound_nodes") or []
-    if not calls:
-        return None
-    if len(calls) > 1:
-        raise refuse(label, "inbound_nodes", f"it is applied {len(calls)} times", _LINEAR)
-    sources, arguments = _call(calls[0])
     for name, value in arguments.items():
-        if value not in (None, False):
-            raise refuse(label, f"call argument {name}", "only plain calls convert", _LINEAR)
-    if len(sources) != 1 or sources[0][1:3] != (0, 0):
-        raise refuse(label, f"inputs {sources}", "it reads more than one plain output", _LINEAR)
-    return str(sources[0][0])
+        if value not in (None, False) and (name, value) != ("axis", -1):
+            way_out = "call the layer with its inputs alone"
+            raise refuse(label, f"call argument {name}", "only plain calls convert", way_out)
 
 
-def _call(call: Any) -> tuple[list[tuple[Any, ...]], Json]:
-    """The tensors (layer, node, tensor) that a call reads and its keyword arguments."""
-    if isinstance(call, list):  # Keras 2: [[layer, node, tensor, arguments], ...]
-        arguments = {k: v for x in call if len(x) > 3 for k, v in x[3].items()}
-        return [tuple(x[:3]) for x in call], arguments
-    found = list(_histories(call["args"]))
-    return found, call.get("kwargs") or {}
+def _call(call: Any) -> tuple[list[Tensor], Json]:
+    """The tensors that a call reads and its keyword arguments."""
+    if isinstance(call, dict):
+        reads, arguments = list(_histories(call["args"])), call.get("kwargs") or {}
+        if not reads and "inputs" in arguments:
+            reads = list(_histories([arguments.pop("inputs")]))
+        return reads, arguments
+    nodes = [call] if call and isinstance(call[0], str) else call  # Keras 2: [[layer, node, ...
+    arguments = {k: v for x in nodes if len(x) > 3 for k, v in x[3].items()}
+    return [(str(x[0]), int(x[1]), int(x[2])) for x in nodes], arguments
 
 
-def _histories(value: Any) -> Iterator[tuple[Any, ...]]:
+def _histories(value: Any) -> Iterator[Tensor]:
     if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
-        yield tuple(value["config"]["keras_history"])
+        layer, node, tensor = value["config"]["keras_history"]
+        yield str(layer), int(node), int(tensor)
     elif isinstance(value, list):
         for item in value:
             yield from _histories(item)

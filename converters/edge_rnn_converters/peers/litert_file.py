@@ -21,6 +21,14 @@ _TYPES = {
 }
 
 
+_OPTIONS = {
+    "RNN": "RNN", "LSTM": "LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN": "SequenceRNN",
+    "BIDIRECTIONAL_SEQUENCE_RNN": "BidirectionalSequenceRNN",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTM",
+    "BIDIRECTIONAL_SEQUENCE_LSTM": "BidirectionalSequenceLSTM",
+}  # fmt: skip
+
+
 class Graph:
     """One graph; a tensor is known by its number."""
 
@@ -34,6 +42,12 @@ class Graph:
         """A computed tensor: float32, or int8 of value (data - zero) * scale."""
         return self._add(shape, "float32" if scale is None else "int8", scale, zero, 0)
 
+    def variable(self, shape: tuple[int, ...]) -> int:
+        """A float32 tensor that starts from zeros and keeps its value from run to run."""
+        number = self.tensor(shape)
+        self._graph.tensors[number].isVariable = True
+        return number
+
     def constant(self, data: NDArray[Any], scale: ArrayLike | None = None) -> int:
         """A tensor of weights; `scale` has one entry, or one for each row of data."""
         self._buffers.append(schema.BufferT())
@@ -46,7 +60,8 @@ class Graph:
         o = schema.OperatorT()
         o.opcodeIndex = self._codes.setdefault(code, len(self._codes))
         o.inputs, o.outputs = np.array(inputs, np.int32), np.array(outputs, np.int32)
-        kind = "".join(word.capitalize() for word in name.split("_")) + "Options"
+        words = "".join(word.capitalize() for word in name.split("_"))
+        kind = _OPTIONS.get(name, words) + "Options"
         if hasattr(schema, kind + "T"):
             o.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
             o.builtinOptions = getattr(schema, kind + "T")()

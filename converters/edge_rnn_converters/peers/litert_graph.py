@@ -28,9 +28,8 @@ from edge_rnn.graph import (
     state_tensors,
 )
 from edge_rnn_converters.peers.litert_file import Graph
-from edge_rnn_converters.peers.litert_peer import Export
 from edge_rnn_converters.peers.litert_ranges import Ranges, measure
-from edge_rnn_converters.peers.nodes import int8
+from edge_rnn_converters.peers.nodes import LitertExport, int8
 
 Weights: TypeAlias = NDArray[np.float64]
 
@@ -55,7 +54,7 @@ class StepGraph:
     the output, y. `output` says where y is: which output, from which column to which.
     """
 
-    def __init__(self, model: Model, batch: int, export: Export) -> None:
+    def __init__(self, model: Model, batch: int, export: LitertExport) -> None:
         self._batch, self._export, self._g = batch, export, Graph()
         self._ranges = measure(model) if export == "int8 full" else {}
         x = self._new(model.input_width)

@@ -6,23 +6,17 @@ longer than set_tensor and get_tensor do.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edge_rnn.cli.measure import Step, Variant
 from edge_rnn.errors import MissingExtraError
 from edge_rnn.graph import F32, Dense, Gru, Lstm, Model, Rnn
-from edge_rnn_converters.peers.nodes import check
+from edge_rnn_converters.peers.nodes import LITERT_EXPORTS, LitertExport, check
 
 if TYPE_CHECKING:
     from edge_rnn_converters.peers.litert_graph import StepGraph
-
-Export: TypeAlias = Literal["float32", "int8 dynamic", "int8 full"]
-"""int8 dynamic: weights in int8, float32 values that products quantize as they come;
-int8 full: all values in int8, with scales from a calibration."""
-
-EXPORTS: tuple[Export, ...] = ("float32", "int8 dynamic", "int8 full")
 
 
 def variants(model: Model, batch: int) -> list[Variant]:
@@ -45,11 +39,11 @@ def variants(model: Model, batch: int) -> list[Variant]:
             "float32" if export == "float32" else "int8",
             _step(model, batch, export),
         )
-        for export in (EXPORTS if products else EXPORTS[:1])
+        for export in (LITERT_EXPORTS if products else LITERT_EXPORTS[:1])
     ]
 
 
-def interpreter(model: Model, batch: int, export: Export) -> tuple[Any, StepGraph]:
+def interpreter(model: Model, batch: int, export: LitertExport) -> tuple[Any, StepGraph]:
     """The model loaded, its states zero; XNNPACK is applied by itself."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -65,7 +59,7 @@ def interpreter(model: Model, batch: int, export: Export) -> tuple[Any, StepGrap
     return loaded, graph
 
 
-def _step(model: Model, batch: int, export: Export) -> Step:
+def _step(model: Model, batch: int, export: LitertExport) -> Step:
     """The states that a step fetched are fed to the next.
 
     For a small model what stands around `invoke` takes longer than itself, hence no loop for what

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import fields
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,12 @@ from edge_rnn.graph import (
     Scale,
     Softmax,
 )
+
+LitertExport: TypeAlias = Literal["float32", "int8 dynamic", "int8 full"]
+"""int8 dynamic: weights in int8, float32 values that products quantize as they come;
+int8 full: all values in int8, with scales from a calibration."""
+
+LITERT_EXPORTS: tuple[LitertExport, ...] = ("float32", "int8 dynamic", "int8 full")
 
 CELL_ACTS = {"gate": "sigmoid", "cell": "tanh", "hidden": "tanh", "candidate": "tanh"}
 COMMON_ACTS = ("linear", "relu", "tanh", "sigmoid")

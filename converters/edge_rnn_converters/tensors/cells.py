@@ -140,7 +140,7 @@ def _run(
     slots = {"h": args[5], "c": args[6]} if op.kind == "LSTM" else {"h": args[5]}
     single = not x.dims[op.integer("layout", 0)]
     ahead = op.attributes.get("direction", "forward") != "forward"
-    states = [_state(trace, op, slot, v, widths[slot], single, ahead) for slot, v in slots.items()]
+    states = [state(trace, op, slot, v, widths[slot], single, ahead) for slot, v in slots.items()]
     return _Run(name, rows, H, states)
 
 
@@ -213,7 +213,7 @@ def _activation(op: Op, name: str, alphas: Iterator[float], betas: Iterator[floa
     return act
 
 
-def _state(
+def state(
     trace: Trace, op: Op, slot: str, value: Value | None, H: int, single: bool, ahead: bool
 ) -> CellState:
     """Where this state begins: at zeros, or at elements of a graph input."""

@@ -21,7 +21,7 @@ inside one message."""
 
 _FOLLOWED = ("Identity", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Slice", "Gather", "Split",
              "Concat", "Cast", "Expand", "Add")  # fmt: skip
-_CELLS = ("RNN", "LSTM", "GRU")
+_CELLS = ("RNN", "LSTM", "GRU", "edge_rnn.Cell")
 
 _RATES = ("sr", "rate", "sample_rate", "sampling_rate")
 DEFAULT_RATE = 16000

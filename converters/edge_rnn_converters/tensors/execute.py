@@ -20,6 +20,7 @@ from edge_rnn_converters.tensors import (
     norms,
     parts,
     pools,
+    ready,
 )
 from edge_rnn_converters.tensors.enter import Entered, enter, readings
 from edge_rnn_converters.tensors.graph import Op, TensorGraph
@@ -30,7 +31,9 @@ from edge_rnn_converters.tensors.vectors import arranged
 
 OPERATORS: dict[str, KnownOp] = {
     kind: known
-    for module in (cells, layers, arithmetic, norms, convs, pools, parts, moves, control, delays)
+    for module in (
+        *(cells, ready, delays, layers, arithmetic, norms, convs, pools, parts, moves, control),
+    )
     for kind, known in module.operator.known.items()
 }
 """Every operator that converts."""
@@ -90,9 +93,10 @@ def _leave(
         carries=_carries(trace, model),
         schedule=None if any(isinstance(n, AHEAD) for n in model.nodes) else model.schedule,
     )
-    window = steps if steps is not None and steps > 1 else None
+    goes_on = bool(states) and run.carries
+    window = steps if steps is not None and steps > 1 and not goes_on else None
     left = set(graph.outputs) - set(results) - {pair.output for pair in states}
-    notes = (*_notes(trace, results, left, steps, ports), *entered.notes, *trace.notes)
+    notes = (*_notes(trace, results, left, window, ports), *entered.notes, *trace.notes)
     return Source(fold(model), graph.framework, notes, run, Regime(window, last_only))
 
 

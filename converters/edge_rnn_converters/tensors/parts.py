@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.graph import Concat, Scale
+from edge_rnn.windows import Reverse
 from edge_rnn_converters.tensors.graph import Op
 from edge_rnn_converters.tensors.layers import embedding
 from edge_rnn_converters.tensors.moves import data, is_zero, moved, parameter
@@ -81,9 +82,19 @@ def _cut(trace: Trace, op: Op, s: Stream, i: int, cut: slice) -> Stream:
         return s
     if cut.step == 1 and cut.start in (-1, (size or 0) - 1) and cut.stop >= (size or _MANY):
         return last(trace, s, i, keep=True)
+    if cut.step == -1 and cut.start in (-1, (size or 0) - 1) and cut.stop is None:
+        return _turned(trace, op, s, i)
     if cut.step == 1 and cut.start == 0 and s.value in trace.cropped:
         return trace.cropped[s.value](-cut.stop if cut.stop < 0 else (size or 0) - cut.stop)
     raise AxisError(f"{cut.start}:{cut.stop} of {list(dim)} is neither all of it nor the last step")
+
+
+def _turned(trace: Trace, op: Op, s: Stream, i: int) -> Stream:
+    """The steps in the other order."""
+    if not trace.axes.has(s.dims[i], Role.TIME):
+        raise AxisError(f"{list(s.dims[i])} is turned round, and is not the steps")
+    name = trace.emit(op, s.value, lambda name: Reverse(name, s.value), trace.width(s))
+    return replace(s, value=name, order=trace.order(s))
 
 
 def is_feature(trace: Trace, s: Stream, i: int) -> bool:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
 from edge_rnn.container import parse_json
-from edge_rnn.errors import MissingExtraError, ModelError, UnsupportedError
+from edge_rnn.errors import ModelError, UnsupportedError
 from edge_rnn.graph import MAX_ELEMENTS
+from edge_rnn_converters import hdf5
 from edge_rnn_converters.detect import Format
-from edge_rnn_converters.keras.file import read_weight
 from edge_rnn_converters.source import MAX_BYTES
 from edge_rnn_converters.weights.checkpoint import checkpoint
 
@@ -183,14 +183,8 @@ def _check_header(name: str, f: IO[bytes], size: int) -> None:
 
 def _h5(path: Path) -> dict[str, NDArray[Any]]:
     """The datasets of a file's groups, but for the optimizer's."""
-    try:
-        import h5py
-    except ModuleNotFoundError as e:
-        raise MissingExtraError("h5py", extra="keras", need="to read HDF5 files") from e
-    names: list[str] = []
-    with h5py.File(path, "r") as f:
-        f.visititems(lambda name, at: names.append(name) if isinstance(at, h5py.Dataset) else None)
-        wanted = [n for n in names if not n.startswith("optimizer") and f[n].dtype.kind in "fiub"]
-        if sum(math.prod(f[n].shape) for n in wanted) > MAX_ELEMENTS // 4:
-            raise UnsupportedError(f"{path.name}: more than the {MAX_BYTES} bytes that are read")
-        return {name: read_weight(f, name) for name in wanted}
+    h5 = hdf5.load(path)
+    wanted = {n: size for n, size in h5.numbers().items() if not n.startswith("optimizer")}
+    if sum(wanted.values()) > MAX_ELEMENTS // 4:
+        raise UnsupportedError(f"{path.name}: more than the {MAX_BYTES} bytes that are read")
+    return {name: h5.array(name) for name in wanted}

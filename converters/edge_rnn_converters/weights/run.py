@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_rnn.graph import F32
+from edge_rnn.graph import F32, Schedule
 from edge_rnn_converters.source import CannotRunError, Runner, SourceRun
 from edge_rnn_converters.weights.layer import Place
 
@@ -19,15 +19,16 @@ class _Nothing:
         raise CannotRunError("nothing runs arrays in ONNX's layout without their graph")
 
 
-def runner(places: Sequence[Place]) -> Runner:
-    """What runs the layers: torch for PyTorch's layout, Keras for Keras's."""
+def runner(places: Sequence[Place], schedule: Schedule) -> Runner:
+    """What runs the layers, whose outputs are there at these steps: torch for PyTorch's layout,
+    Keras for Keras's."""
     match places[0].layout:
         case "pytorch":
             from edge_rnn_converters.weights.run_torch import TorchRunner
 
-            return TorchRunner(places)
+            return TorchRunner(places, schedule)
         case "keras":
             from edge_rnn_converters.weights.run_keras import KerasRunner
 
-            return KerasRunner(places)
+            return KerasRunner(places, schedule)
     return _Nothing()

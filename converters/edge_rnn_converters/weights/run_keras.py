@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_rnn.graph import F32
+from edge_rnn.graph import F32, Schedule
 from edge_rnn_converters.keras.run import import_keras, quiet
 from edge_rnn_converters.source import CannotRunError, SourceRun
 from edge_rnn_converters.weights import schema
@@ -32,6 +32,7 @@ class KerasRunner:
     frame, (T, positions, channels)."""
 
     places: Sequence[Place]
+    schedule: Schedule
 
     def __call__(self, x: F32) -> SourceRun:
         """x (T, I) -> every output. Raises CannotRunError without Keras, or where it has no such
@@ -43,7 +44,8 @@ class KerasRunner:
                 value = _forward(place.keys, place, keras, value)
             y = np.asarray(keras.ops.convert_to_numpy(_flat(keras, value)), np.float32)
         framework = f"keras {keras.__version__} ({keras.config.backend()})"
-        return SourceRun(framework, np.arange(len(y)), y)
+        steps = self.schedule.first + self.schedule.period * np.arange(len(y))
+        return SourceRun(framework, steps, y)
 
 
 def _flat(keras: Any, x: Any) -> Any:

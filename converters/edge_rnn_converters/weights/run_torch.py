@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_rnn.graph import F32
+from edge_rnn.graph import F32, Schedule
 from edge_rnn_converters.keras.run import quiet
 from edge_rnn_converters.source import CannotRunError, SourceRun
 from edge_rnn_converters.weights import schema
@@ -29,6 +29,7 @@ class TorchRunner:
     frame, (T, channels, positions) as PyTorch has it."""
 
     places: Sequence[Place]
+    schedule: Schedule
 
     def __call__(self, x: F32) -> SourceRun:
         """x (T, I) -> every output. Raises CannotRunError without torch, or where it has no such
@@ -48,7 +49,8 @@ class TorchRunner:
         if value.ndim == 3:
             value = value.transpose(1, 2).flatten(1)
         y = value.numpy()
-        return SourceRun(f"torch {torch.__version__}", np.arange(len(y)), y)
+        steps = self.schedule.first + self.schedule.period * np.arange(len(y))
+        return SourceRun(f"torch {torch.__version__}", steps, y)
 
 
 @singledispatch

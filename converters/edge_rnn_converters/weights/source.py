@@ -10,6 +10,7 @@ from typing import Any
 from edge_rnn.config.source import Source as Text
 from edge_rnn.container import parse_json
 from edge_rnn.errors import ConfigError
+from edge_rnn.graph import output_schedule
 from edge_rnn_converters.detect import Format
 from edge_rnn_converters.fold import fold
 from edge_rnn_converters.gates import Framework
@@ -45,7 +46,8 @@ def read(path: Path, form: Format, options: Options) -> Source:
     width = _width(description, places[0])
     model = build(places, width)
     _check_unused(description, places, arrays)
-    return Source(fold(model), _MADE_BY[form], arrays.notes, runner(places))
+    run = runner(places, output_schedule(model))
+    return Source(fold(model), _MADE_BY[form], arrays.notes, run)
 
 
 def template(path: Path, form: Format) -> str:

@@ -1,0 +1,1 @@
+"""Recurrent cells that a framework took apart into primitive operators, put together again."""

@@ -1,0 +1,1 @@
+"""TensorFlow Lite (LiteRT) models: read as a graph of tensors, run by LiteRT."""

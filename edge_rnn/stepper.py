@@ -1,0 +1,134 @@
+"""What steps the streams of a session: the compiled runner, or an engine of another kind.
+
+A `Session` holds ids, slots and states; how a row of x changes a stream's state, which is float32
+words in the store's slab, and what it answers, is decided here.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_rnn.graph import F32
+from edge_rnn.kernels import PLACES, Status, admit, emit_to, freeze, make_context, step
+from edge_rnn.program import Program
+from edge_rnn.state import StateStore
+
+Marks: TypeAlias = NDArray[np.uint8] | NDArray[np.bool_]
+
+_NOTHING = np.empty(0, np.uint8)
+_CHUNK, _FEWEST = 1 << 16, 16
+"""Rows go through the program in chunks whose scratch is about this many bytes, so that it stays in
+a near cache; and at least this many rows, so that weights are worth their loading."""
+
+
+class Engine(Protocol):
+    """Runs a model by other means than the compiled runner.
+
+    `state_width` float32 words are a stream's state, zero at first, of which those at `state_words`
+    are not padding; `vocabularies` (n, 2) are the columns of x that hold an index, with its bound.
+    """
+
+    input_width: int
+    output_width: int
+    state_width: int
+    state_words: NDArray[np.int64]
+    vocabularies: NDArray[np.int64]
+
+    def run(
+        self, states: F32, slots: NDArray[np.int64], steps: NDArray[np.int64], x: F32, out: F32,
+        emitted: Marks,
+    ) -> None:  # fmt: skip
+        """Step the rows of x (B, I) in order into out (B, O); all rows were checked.
+
+        Row i is message steps[i], counted from 0, of the stream whose state is states[slots[i]],
+        which is changed in place; a slot may stand more than once. `emitted` (B,) says which rows
+        have an output, a row of out without one is NaN.
+        """
+
+
+class Stepper(Protocol):
+    """Steps rows whose slots are handles (see `StateStore`); counts steps and touches slots.
+
+    Both return 0 or what `kernels.explain` tells of the first bad row: nothing was stepped then.
+    Raise TypeError for arrays of other types.
+    """
+
+    def step(self, slots: NDArray[np.int64], now: float, x: F32, out: F32) -> int:
+        """Step the streams at `slots` (B,) by the rows of x (B, I) into out (B, O)."""
+
+    def mark(self, slots: NDArray[np.int64], now: float, x: F32, out: F32, emitted: Marks) -> int:
+        """`step`, and fill in which rows have an output."""
+
+
+def stepper(plan: Program | Engine, store: StateStore, max_batch: int) -> Stepper:
+    """What steps the streams of the store as planned."""
+    if isinstance(plan, Program):
+        return Compiled(plan, store, max_batch)
+    return Driven(plan, store)
+
+
+class Compiled:
+    """Steps by the compiled runner; `step` is the runner itself, for that is called per message."""
+
+    def __init__(self, p: Program, store: StateStore, max_batch: int) -> None:
+        at_once = max(1, p.phases)
+        rows = min(max_batch, store.capacity, max(_FEWEST, _CHUNK // (4 * p.scratch_width)))
+        rows = max(rows, at_once)
+        arrays = (p.code, p.int8s, p.halves, p.floats, p.vocabularies, p.regime)
+        room = (
+            np.zeros((rows, p.scratch_width), np.float32),
+            np.zeros((2 * PLACES, rows), np.int64),
+            np.zeros((2, rows * p.windows), np.int64),
+        )
+        self._alive = arrays, store.slab, store.table, room
+        self._context = make_context(
+            *arrays, store.slab, store.table, *room, p.input_width, p.output_width
+        )
+        self.step = partial(step, self._context)
+        self.step(*_no_rows(p))
+        freeze(step)
+
+    def mark(self, slots: NDArray[np.int64], now: float, x: F32, out: F32, emitted: Marks) -> int:
+        """See `Stepper`."""
+        emit_to(self._context, emitted.view(np.uint8))
+        try:
+            return int(self.step(slots, now, x, out))
+        finally:
+            emit_to(self._context, _NOTHING)
+
+
+class Driven:
+    """Steps by an engine."""
+
+    def __init__(self, engine: Engine, store: StateStore) -> None:
+        self._engine, self._store = engine, store
+        self._sizes = engine.vocabularies.reshape(-1)
+        self.step(*_no_rows(engine))
+        freeze(admit)
+
+    def step(self, slots: NDArray[np.int64], now: float, x: F32, out: F32) -> int:
+        """See `Stepper`."""
+        return self.mark(slots, now, x, out, np.empty(len(slots), np.bool_))
+
+    def mark(self, slots: NDArray[np.int64], now: float, x: F32, out: F32, emitted: Marks) -> int:
+        """See `Stepper`."""
+        engine, store, rows = self._engine, self._store, len(slots)
+        if x.shape != (rows, engine.input_width) or out.shape != (rows, engine.output_width):
+            return int(Status.SHAPE)
+        if not all(a.dtype == np.float32 and a.flags.carray for a in (x, out)):
+            raise TypeError("not a C-contiguous, writable float32 array")
+        steps = np.empty(rows, np.int64)
+        fault = int(admit(store.table, slots, now, self._sizes, x, steps))
+        if rows and not fault:
+            engine.run(store.slab, slots & 0xFFFFFFFF, steps, x, out, emitted)
+        return fault
+
+
+def _no_rows(plan: Program | Engine) -> tuple[Any, ...]:
+    """A call that steps nothing: it compiles or loads the code, then never again."""
+    x, y = (np.empty((0, width), np.float32) for width in (plan.input_width, plan.output_width))
+    return np.empty(0, np.int64), 0.0, x, y
