@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -70,8 +70,9 @@ class Campaign:
         self.sent: list[tuple[str, bytes]] = []
 
     def run(self, kills: int) -> Outcome:
+        log = self.folder / "daemon.log"
+        self._live(lambda: "subscribed" in log.read_text())  # from here on the broker has a session
         self._publish(1)
-        self._live(lambda: len(self._seen()) >= STREAMS)  # the session is there from here on
         moments = [MOMENTS[i % len(MOMENTS)] for i in range(kills)]
         self.random.shuffle(moments)
         for moment in moments:
@@ -124,8 +125,8 @@ class Campaign:
     def _die(self, moment: str) -> None:
         point = moment if moment in POINTS else ""
         before = len(self._seen())
-        with self._daemon(point, self.random.randint(1, 12)) as process:
-            wait = 30.0 if point else self._until_busy(before)
+        with self._daemon(point, self.random.randint(1, 4)) as process:
+            wait = 6.0 if point else self._until_busy(before)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(wait)
         if moment == "a torn write":
@@ -145,8 +146,8 @@ class Campaign:
             with log.open("ab") as file:
                 file.write(self.random.randbytes(self.random.randint(1, 6000)))
 
-    def _live(self, done: object) -> None:
-        assert callable(done)
+    def _live(self, done: Callable[[], bool]) -> None:
+        """Leave the daemon alone until this is so."""
         with self._daemon() as process:
             end = time.monotonic() + 120
             while not done() and time.monotonic() < end:
