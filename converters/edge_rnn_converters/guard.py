@@ -73,14 +73,9 @@ def guarded(path: Path, command: Sequence[str]) -> int:
     """
     read, write = os.pipe()
     os.set_blocking(read, False)
+    child = subprocess.Popen(command, env={**os.environ, _TOLD: str(write)}, pass_fds=(write,))
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child has it too, and cleans up
     try:
-        child = subprocess.Popen(
-            command,
-            env={**os.environ, _TOLD: str(write)},
-            pass_fds=(write,),
-            preexec_fn=lambda: signal.signal(signal.SIGINT, before or signal.SIG_DFL),
-        )
         overstepped = _watched(child, read, Limits.of(path))
     finally:
         signal.signal(signal.SIGINT, before)

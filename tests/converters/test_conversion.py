@@ -205,11 +205,11 @@ def test_without_onnx_the_extra_is_named(path: Path, monkeypatch: pytest.MonkeyP
         convert(path)
 
 
-def test_without_h5py_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyfive_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "m.h5"
     path.write_bytes(b"\x89HDF\r\n\x1a\n")
-    monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(MissingExtraError, match=r"h5py is needed .*edge-rnn\[keras\]"):
+    monkeypatch.setitem(sys.modules, "pyfive", None)
+    with pytest.raises(MissingExtraError, match=r"pyfive is needed .*edge-rnn\[keras\]"):
         convert(path)
 
 

@@ -71,7 +71,8 @@ def test_large_files_and_folders_may_take_more(tmp_path: Path) -> None:
 def test_ctrl_c_ends_both(path: Path) -> None:
     inner = "import time; print('on', flush=True); time.sleep(60)"
     outer = (
-        "import sys; from pathlib import Path; from edge_rnn_converters.guard import guarded\n"
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from pathlib import Path; from edge_rnn_converters.guard import guarded\n"
         f"sys.exit(guarded(Path({str(path)!r}), [sys.executable, '-c', {inner!r}]))"
     )
     process = subprocess.Popen(
@@ -79,7 +80,6 @@ def test_ctrl_c_ends_both(path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None and process.stdout.readline() == b"on\n"
     os.killpg(process.pid, signal.SIGINT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -174,7 +175,8 @@ def test_a_pickled_module_is_not_loaded(tmp_path: Path) -> None:
 def test_tensors_that_are_not_plain(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     w = torch.randn(4, 4)
-    with pytest.warns(UserWarning, match="deprecated"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # once a process torch says that this is deprecated
         quantized = torch.quantize_per_tensor(w, 0.1, 0, torch.qint8)
     for tensor, says in (
         (quantized, "quantized already"),
@@ -292,7 +294,7 @@ def test_damaged_files_end_in_an_error_of_ours_or_a_model(
     make: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     path = make(tmp_path / "w")
-    for blob in variants(path.read_bytes(), fewer(150), changed=True):
+    for blob in variants(path.read_bytes(), fewer(150)):
         path.write_bytes(blob)
         try:
             convert(path, check="skip", quantize="float32")

@@ -59,12 +59,15 @@ def test_every_message_is_answered_in_order_and_mostly_right(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_is_left_behind(number: signal.Signals) -> None:
+    # A shell starts what it runs in the background with SIGINT ignored, and that is inherited.
+    heard = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from edge_rnn.cli import main; main(sys.argv[1:])"
+    )
     process = subprocess.Popen(
-        [*COMMAND, "--seconds", "0", "--json"],
+        [sys.executable, "-c", heard, "demo", "--seconds", "0", "--json"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        # A shell starts what it runs in the background with SIGINT ignored, and that is inherited.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     started: set[int] = set()
     while len(started) < 3 and process.poll() is None:  # broker, daemon, simulator
