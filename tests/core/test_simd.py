@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
-from numba.core.registry import cpu_target
 
 from edge_rnn import Session
 from edge_rnn.kernels import dots, functions, integers, products, runner
@@ -97,7 +96,8 @@ def test_compiled_is_the_numpy_meaning(name: str) -> None:
 def test_scale2_is_a_power_of_two(a: float, n: int) -> None:
     x = np.array([a], np.float32)
     scale2 = getattr(functions.scale2, "py_func", functions.scale2)
-    assert scale2(x, np.array([n], np.float32))[0] == np.ldexp(x, n)[0]
+    with np.errstate(over="ignore"):
+        assert scale2(x, np.array([n], np.float32))[0] == np.ldexp(x, n)[0]
 
 
 def check_fma(a: float, b: float, c: float) -> None:
@@ -200,9 +200,9 @@ def test_no_fast_math_anywhere() -> None:
 
 def kept_code(entry: Any) -> str:
     """LLVM's code of a compiled function, which the cache keeps beside the machine's."""
-    file, codegen = entry._cache._cache_file, cpu_target.target_context.codegen()
-    key = entry._cache._index_key(entry.signatures[0], codegen)
-    (_, _, (_, bitcode)), *_ = file._load_data(file._load_index()[key])
+    file, signature = entry._cache._cache_file, entry.signatures[0]
+    kept = next(name for (types, *_), name in file._load_index().items() if types == signature)
+    (_, _, (_, bitcode)), *_ = file._load_data(kept)
     return str(llvm.parse_bitcode(bitcode))
 
 
