@@ -14,7 +14,7 @@ from edge_rnn.graph import Activation
 from edge_rnn.kernels import elementwise
 from tests.core import models
 from tests.core.test_format import table
-from tests.effort import fewer
+from tests.effort import JIT, fewer
 
 STATED = {
     row[0].strip("`").partition("(")[0]: row[2] for n in (2, 1) for row in table("Nodes", nth=n)
@@ -40,7 +40,7 @@ def floats(n: int) -> np.ndarray:
     return x[-(len(x) // 16 * 16) :]
 
 
-X = floats(fewer(1 << 18))
+X = floats(fewer(1 << 18) if JIT else 1 << 11)
 
 
 def bound(act: str) -> tuple[float, float]:
