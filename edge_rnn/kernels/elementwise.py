@@ -19,6 +19,7 @@ from edge_rnn.kernels.functions import (
     log1p_exp,
     mish,
     relu,
+    root,
     sigmoid,
     silu,
     size,
@@ -26,7 +27,7 @@ from edge_rnn.kernels.functions import (
     tanh,
 )
 from edge_rnn.kernels.jit import kernel
-from edge_rnn.kernels.simd import LANES, fma, less, load, select, splat, sqrt, store
+from edge_rnn.kernels.simd import LANES, fma, less, load, select, splat, store
 
 LINEAR, RELU, RELU6, TANH, SIGMOID, SOFTSIGN, SILU, HARD_KERAS2, HARD_RELU6 = range(9)
 ELU, SELU, GELU, GELU_TANH, SOFTPLUS, MISH, HARD_SWISH, HARD_TANH = range(9, 17)
@@ -76,7 +77,7 @@ def _other(act: int, x: F32) -> Any:
     if act == EXPONENTIAL:
         return exp(x)
     if act == SQRT:
-        return sqrt(x)
+        return root(x)
     if act == SQUARE:
         return x * x
     if act == ABS:

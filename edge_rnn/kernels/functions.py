@@ -12,7 +12,7 @@ import numpy as np
 from edge_rnn.graph import F32
 from edge_rnn.kernels.integers import ROUND, add, bits, from_bits, same, shift, shift_up, to_float
 from edge_rnn.kernels.jit import kernel
-from edge_rnn.kernels.simd import LANES, fma, less, select, splat
+from edge_rnn.kernels.simd import LANES, fma, less, select, splat, sqrt
 
 _0, _HALF, _1, _2, _3, _6 = (np.float32(v) for v in (0.0, 0.5, 1.0, 2.0, 3.0, 6.0))
 _SIXTH = np.float32(1 / 6)
@@ -189,6 +189,12 @@ def log(x: F32) -> F32:
     y = select(less(splat(_0), x), y, splat(-_INFINITY))
     y = select(less(x, splat(_0)), splat(_NAN), y)
     return select(less(x, splat(_INFINITY)), y, x)
+
+
+@kernel
+def root(x: F32) -> F32:
+    """The square root of a vector; where x < 0 one NaN for all processors, whose own differ."""
+    return select(less(x, splat(_0)), splat(_NAN), sqrt(x))
 
 
 @kernel
