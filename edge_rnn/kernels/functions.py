@@ -193,8 +193,11 @@ def log(x: F32) -> F32:
 
 @kernel
 def root(x: F32) -> F32:
-    """The square root of a vector; where x < 0 one NaN for all processors, whose own differ."""
-    return select(less(x, splat(_0)), splat(_NAN), sqrt(x))
+    """The square root of a vector; where x < 0 one NaN for all processors, whose own differ.
+
+    LLVM takes any NaN for any other, and would make sqrt(x) of a choice between it and one.
+    """
+    return select(less(x, splat(_0)), splat(_NAN), sqrt(size(x)))
 
 
 @kernel
