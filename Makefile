@@ -35,7 +35,7 @@ lint: .venv/dev
 # Has every line of the kernels a NumPy meaning? The core's tests with the JIT off, and what they ran.
 test-nojit: .venv/dev
 	@mkdir -p build/coverage && $(BIN)/coverage erase
-	@NUMBA_DISABLE_JIT=1 $(BIN)/coverage run -m pytest tests/core $(ARGS)
+	@NUMBA_DISABLE_JIT=1 $(BIN)/coverage run -m pytest -o timeout=900 tests/core $(ARGS)
 	@$(BIN)/coverage combine -q && $(BIN)/coverage report
 
 # On x86-64 Debian: are emulated Raspberry Pi processors bit-identical, do the tests pass there?
