@@ -12,7 +12,7 @@ SECONDS ?= 60
 DEVICES ?= 8
 SPEED ?= 1
 KILLS ?= 60
-DEV_EXTRAS := onnx keras demo train litert plot parquet
+DEV_EXTRAS := onnx keras demo train litert plot parquet metrics
 export EDGE_RNN_CACHE ?= $(CURDIR)/build/cache
 
 .PHONY: help demo test test-nojit test-arm64 campaign lint check train lock clean
