@@ -158,12 +158,14 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a model came from: framework, source file name, its SHA-256, who converted it."""
+    """Where a model came from: framework, source file name, its SHA-256, who converted it; `exact`
+    is the `digest` of the model before any number format, None where that is not known."""
 
     framework: str
     source: str
     sha256: str
     converter: str
+    exact: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

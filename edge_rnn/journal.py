@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from edge_rnn.errors import JournalError
 from edge_rnn.ordering import Gap, Number
 from edge_rnn.state import StreamState
 
-SCHEMA = "2"
+SCHEMA = "3"
 _MAGIC = b"SQLite format 3\0"
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -60,7 +61,8 @@ CREATE TABLE gaps (
 );
 CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, messages BLOB NOT NULL);
 """
-_MIGRATIONS = {"1": _SINCE_2}
+_SINCE_3 = "ALTER TABLE streams ADD COLUMN saved REAL NOT NULL DEFAULT 0;"
+_MIGRATIONS = {"1": _SINCE_2, "2": _SINCE_3}
 """What makes the next schema of each older one; it starts with that one's tables."""
 _NEXT = "UPDATE meta SET value = value + 1 WHERE key = 'schema';"
 
@@ -127,8 +129,9 @@ class Saved:
 class Journal:
     """The states of a pipeline's streams on disk.
 
-    model: the digest of the model whose states they are; pipeline: whose streams they are.
-    on_model_change: what to do with another model's states.
+    model: the digest of the model whose states they are; lineage: that of the network it is a
+    number format of, whose states are kept when only the format changed; pipeline: whose streams
+    they are. on_model_change: what to do with another model's states.
     synchronous: "full" survives power loss; "normal" may then lose the last commits.
     Raises JournalError, naming the file, if it is another model's or pipeline's, in use by
     another process, damaged, or of an unknown schema; OSError if it can't be created.
@@ -140,6 +143,7 @@ class Journal:
         *,
         model: str,
         pipeline: str,
+        lineage: str | None = None,
         on_model_change: OnModelChange = "refuse",
         synchronous: Synchronous = "full",
     ) -> None:
@@ -148,7 +152,8 @@ class Journal:
         try:
             self._db = _open(path, synchronous)
             try:
-                self.discarded = self._claim(model, pipeline, on_model_change)
+                self.kept = self.discarded = 0
+                self._claim(model, lineage, pipeline, on_model_change)
                 self._used = self._scalar("SELECT COALESCE(MAX(used), 0) FROM streams")
             except BaseException:
                 self._db.close()
@@ -198,9 +203,10 @@ class Journal:
     def _write(self, c: Commit) -> None:
         many = self._db.executemany
         used = range(self._used + 1, self._used + 1 + len(c.states))
-        rows = [(s.stream, s.steps, n, s.state) for s, n in zip(c.states, used, strict=True)]
+        now = time.time()
+        rows = [(s.stream, s.steps, n, s.state, now) for s, n in zip(c.states, used, strict=True)]
         many("DELETE FROM streams WHERE id = ?", [(s,) for s in c.forgotten])
-        many("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?)", rows)
+        many("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?)", rows)
         many("DELETE FROM marks WHERE stream = ?", [(s,) for s in c.dropped])
         marks = [(m.stream, m.run, m.epoch, m.sequence, m.stopped) for m in c.marks]
         many("INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?)", marks)
@@ -229,7 +235,10 @@ class Journal:
     def remember(self, key: str, value: str) -> None:
         """Keep a note beside the states."""
         with self._db:
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+            self._note(key, value)
+
+    def _note(self, key: str, value: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def close(self) -> None:
         """Close the file and let others use it."""
@@ -244,16 +253,19 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _claim(self, model: str, pipeline: str, on_model_change: OnModelChange) -> int:
-        """Create or check the file's owner; returns how many states were discarded."""
+    def _claim(
+        self, model: str, lineage: str | None, pipeline: str, on_model_change: OnModelChange
+    ) -> None:
+        """Create or check the file's owner."""
         if not self._scalar("SELECT COUNT(*) FROM sqlite_schema"):
-            self._db.executescript(f"BEGIN IMMEDIATE; {_TABLES} {_SINCE_2} COMMIT;")
-            self.remember("schema", SCHEMA)
-        while (schema := self.recall("schema")) in _MIGRATIONS:
-            self._migrate(str(schema))
-        if schema != SCHEMA:
+            schema = f"INSERT INTO meta VALUES ('schema', '{SCHEMA}');"
+            tables = f"{_TABLES} {_SINCE_2} {_SINCE_3}"
+            self._db.executescript(f"BEGIN IMMEDIATE; {tables} {schema} COMMIT;")
+        while (found := self.recall("schema")) in _MIGRATIONS:
+            self._migrate(str(found))
+        if found != SCHEMA:
             raise JournalError(
-                f"{self.path}: schema {schema}, this version reads {SCHEMA}: it was written by "
+                f"{self.path}: schema {found}, this version reads {SCHEMA}: it was written by "
                 "another version of edge-rnn"
             )
         owner = self.recall("pipeline")
@@ -262,29 +274,34 @@ class Journal:
                 f"{self.path}: holds the streams of pipeline {owner!r}, not of {pipeline!r}: "
                 "give each pipeline its own state.file"
             )
-        count = self._change_model(model, on_model_change)
-        self.remember("pipeline", pipeline)
-        self.remember("model", model)
-        return count
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._change_model(model, lineage, on_model_change)
+            for key, value in (("pipeline", pipeline), ("model", model), ("lineage", lineage)):
+                self._note(key, value or "")
 
     def _migrate(self, schema: str) -> None:
         self._db.executescript(f"BEGIN IMMEDIATE; {_MIGRATIONS[schema]} {_NEXT} COMMIT;")
 
-    def _change_model(self, model: str, on_model_change: OnModelChange) -> int:
+    def _change_model(
+        self, model: str, lineage: str | None, on_model_change: OnModelChange
+    ) -> None:
         before = self.recall("model")
         count = self._scalar("SELECT COUNT(*) FROM streams")
         if before in (None, model) or not count:
-            return 0
+            return
+        if lineage and lineage == self.recall("lineage"):
+            self.kept = count
+            return
         if on_model_change == "refuse":
             raise JournalError(
                 f"{self.path}: holds {count} streams of model {before[:12]}, this pipeline runs "
                 f"{model[:12]}: go back to that model, move the file away, or set "
                 'state.on_model_change = "discard" to start all streams anew'
             )
-        with self._db:
-            self._db.execute("DELETE FROM streams")
-            self._db.execute("UPDATE marks SET run = run + 1, stopped = 0")
-        return count
+        self._db.execute("DELETE FROM streams")
+        self._db.execute("UPDATE marks SET run = run + 1, stopped = 0")
+        self.discarded = count
 
     def _scalar(self, query: str) -> int:
         return int(self._db.execute(query).fetchone()[0])

@@ -50,7 +50,13 @@ def _struct(cls: type, tag: str | None = None) -> type[msgspec.Struct]:
 
 
 _NODE: Any = Union[tuple(_struct(cls, op) for op, cls in NODES.items())]  # noqa: UP007 - built
-_INPUT, _FEATURE, _PROVENANCE = _struct(Input), _struct(Feature), _struct(Provenance)
+_INPUT, _FEATURE = _struct(Input), _struct(Feature)
+_PROVENANCE = msgspec.defstruct(
+    "Provenance",
+    [*((name, str) for name in ("framework", "source", "sha256", "converter")),
+     ("exact", str | None, None)],
+    forbid_unknown_fields=True,
+)  # fmt: skip
 _WINDOW = _struct(Window)
 _PROBE = msgspec.defstruct("Probe", [("digest", str)], forbid_unknown_fields=True)
 _DESCRIPTION = msgspec.defstruct(
@@ -110,7 +116,7 @@ def _describe(model: Model) -> str:
         "targets": [asdict(f) for f in model.targets],
         "classes": model.classes,
         "rate_hz": model.rate_hz,
-        "provenance": model.provenance and asdict(model.provenance),
+        "provenance": model.provenance and _known(asdict(model.provenance)),
         "probe": probe,
     }
     if model.certificate is not None:
@@ -120,6 +126,10 @@ def _describe(model: Model) -> str:
     if model.mask is not None:
         description["mask"] = model.mask
     return msgspec.json.encode(description).decode()
+
+
+def _known(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _reads(node: Node) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 
 import edge_rnn
 from edge_rnn.errors import ModelError, UnsupportedError
-from edge_rnn.graph import F32, Feature, Model, Provenance, Window, answer_steps
+from edge_rnn.graph import F32, Feature, Model, Provenance, Window, answer_steps, digest
 from edge_rnn.validation import validate
 from edge_rnn_converters import compare, mixed, modes
 from edge_rnn_converters.certificate import Certified, Request, certify, compute
@@ -165,7 +165,9 @@ def convert_with_report(
         targets=_named(targets),
         classes=tuple(classes),
         rate_hz=rate_hz,
-        provenance=Provenance(read.framework, name, sha256, f"edge-rnn {edge_rnn.__version__}"),
+        provenance=Provenance(
+            read.framework, name, sha256, f"edge-rnn {edge_rnn.__version__}", digest(used)
+        ),
     )
     validate(described)
     model, why = _quantized(described, quantize, layers, progress)
@@ -234,12 +236,12 @@ def _opened(source: Any, options: Options, progress: Progress) -> tuple[str, str
         progress(f"reading {path.name}")
         found = _read(path, options)
         return path.name, _sha256(path), found
-    from edge_rnn_converters.torch.source import digest, read_module
+    from edge_rnn_converters.torch.source import digest as digest_of, read_module
 
     progress(f"reading {type(source).__name__}")
     with reading(type(source).__name__):
         found = read_module(source, options)
-        return type(source).__name__, digest(source), found
+        return type(source).__name__, digest_of(source), found
 
 
 def _read(path: Path, options: Options) -> Source:

@@ -17,6 +17,7 @@ from edge_rnn.daemon.signals import Signals
 from edge_rnn.daemon.systemd import notify
 from edge_rnn.errors import EdgeRnnError
 from edge_rnn.journal import Journal, Letter
+from edge_rnn.lineage import lineage
 from edge_rnn.messages import Message, Rejected, Result
 from edge_rnn.metrics import Metrics
 from edge_rnn.mqtt import Inbox, Link
@@ -95,6 +96,9 @@ class Service:
         self._report_evictions(self._plan.pipeline.load(self._journal.load(), clock()))
         if self._journal.discarded:
             log.warning("discarded %d streams of another model", self._journal.discarded)
+        if self._journal.kept:
+            text = "%d streams go on: the model's number format has changed, the network has not"
+            log.warning(text, self._journal.kept)
 
     def _make_link(self) -> Link:
         settings = self._plan.settings
@@ -293,6 +297,7 @@ def _open_journal(plan: Plan) -> Journal:
     return Journal(
         config.state_file,
         model=plan.pipeline.digest,
+        lineage=lineage(plan.pipeline.model),
         pipeline=config.name,
         on_model_change=state.on_model_change,
         synchronous=state.synchronous,

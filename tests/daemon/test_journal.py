@@ -9,7 +9,7 @@ import pytest
 
 import edge_rnn
 from edge_rnn.errors import JournalError
-from edge_rnn.journal import Commit, Journal
+from edge_rnn.journal import SCHEMA, Commit, Held, Journal, Mark
 from edge_rnn.messages import Message
 from edge_rnn.pipeline import Pipeline
 from edge_rnn.state import StreamState
@@ -71,7 +71,7 @@ def test_another_pipelines_states_are_refused(path):
 def test_an_unknown_schema_is_refused(path):
     with journal(path) as j:
         j.remember("schema", "99")
-    with pytest.raises(JournalError, match=r"p\.state: schema 99, this version reads 2"):
+    with pytest.raises(JournalError, match=r"p\.state: schema 99, this version reads 3"):
         journal(path)
 
 
@@ -129,7 +129,7 @@ def test_a_full_disk_loses_nothing_committed(path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from edge_rnn.journal import Commit, Journal
+from edge_rnn.journal import SCHEMA, Commit, Held, Journal, Mark
 from edge_rnn.state import StreamState
 j = Journal(Path(sys.argv[1]), model="m" * 64, pipeline="p")
 for n in range(1, 1000):
@@ -154,3 +154,85 @@ def test_a_kill_loses_no_commit(path, kill_at):
         assert list(j.load().states) == [
             StreamState(s, kill_at, b"%d" % kill_at) for s in ("a", "b")
         ]
+
+
+SCHEMA_1 = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE streams (
+    id TEXT PRIMARY KEY, steps INTEGER NOT NULL, used INTEGER NOT NULL, state BLOB NOT NULL
+) WITHOUT ROWID;
+INSERT INTO meta VALUES ('schema', '1'), ('pipeline', 'p'), ('model', 'MODEL');
+INSERT INTO streams VALUES ('b', 5, 8, x'0304'), ('a', 3, 7, x'0102');
+"""
+SCHEMA_2 = """
+CREATE TABLE marks (
+    stream TEXT PRIMARY KEY, run INTEGER NOT NULL, epoch INTEGER NOT NULL, sequence NUMERIC,
+    stopped INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE held (
+    stream TEXT NOT NULL, epoch INTEGER NOT NULL, sequence NUMERIC NOT NULL, topic TEXT NOT NULL,
+    payload BLOB NOT NULL, PRIMARY KEY (stream, epoch, sequence)
+) WITHOUT ROWID;
+CREATE TABLE gaps (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL DEFAULT (julianday('now')), stream TEXT NOT NULL,
+    epoch INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL
+);
+CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, messages BLOB NOT NULL);
+UPDATE meta SET value = '2' WHERE key = 'schema';
+INSERT INTO marks VALUES ('a', 2, 1, 17, 1);
+INSERT INTO held VALUES ('a', 1, 19, 'in/a', x'7b7d');
+"""
+
+
+@pytest.mark.parametrize(
+    ("tables", "marks", "held"),
+    [
+        (SCHEMA_1, [], []),
+        (SCHEMA_1 + SCHEMA_2, [Mark("a", 2, 1, 17, True)], [Held("a", 1, 19, "in/a", b"{}")]),
+    ],
+    ids=["1", "2"],
+)
+def test_a_file_of_an_older_schema_goes_on(path, tables, marks, held):
+    with sqlite3.connect(path) as db:
+        db.executescript(tables.replace("MODEL", "m" * 64))
+    db.close()
+    for _ in range(2):
+        with journal(path) as j:
+            saved = j.load()
+            assert (list(saved.states), saved.marks, saved.held) == ([A, B], marks, held)
+    with journal(path) as j:
+        assert j.recall("schema") == SCHEMA
+        j.commit(Commit(states=[A], marks=[Mark("b", 1)]), [("out/a", b"{}")])
+        assert list(j.load().states) == [B, A]
+    fresh = path.with_name("fresh")
+    journal(fresh).close()
+    assert _columns(path) == _columns(fresh)
+
+
+def _columns(path):
+    """(table, columns) of a file."""
+    with sqlite3.connect(path) as db:
+        names = [n for (n,) in db.execute("SELECT name FROM sqlite_schema ORDER BY name")]
+        found = {n: db.execute(f"PRAGMA table_info({n})").fetchall() for n in names}
+    db.close()
+    return found
+
+
+def test_states_are_kept_where_only_the_number_format_changed(path):
+    with journal(path, "a" * 64, lineage="l") as j:
+        j.commit(Commit(states=[A]))
+    with pytest.raises(JournalError, match="of model aaaa"):
+        journal(path, "b" * 64, lineage="k")
+    with pytest.raises(JournalError, match="of model aaaa"):
+        journal(path, "b" * 64)
+    with journal(path, "b" * 64, lineage="l") as j:
+        assert (j.kept, j.discarded, list(j.load().states)) == (1, 0, [A])
+    with journal(path, "b" * 64, lineage="l") as j:
+        assert (j.kept, j.discarded) == (0, 0)
+
+
+def test_a_file_that_does_not_tell_its_network_keeps_no_other_models_states(path):
+    with journal(path, "a" * 64) as j:
+        j.commit(Commit(states=[A]))
+    with pytest.raises(JournalError, match="of model aaaa"):
+        journal(path, "b" * 64, lineage="l")
