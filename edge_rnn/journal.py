@@ -26,7 +26,7 @@ from edge_rnn.state import StreamState
 
 SCHEMA = "3"
 _MAGIC = b"SQLite format 3\0"
-_TABLES = """
+_SINCE_1 = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE streams (
     id TEXT PRIMARY KEY,
@@ -34,6 +34,7 @@ CREATE TABLE streams (
     used INTEGER NOT NULL,
     state BLOB NOT NULL
 ) WITHOUT ROWID;
+INSERT INTO meta VALUES ('schema', '1');
 """
 _SINCE_2 = """
 CREATE TABLE marks (
@@ -63,7 +64,7 @@ CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, messages BLOB NOT NUL
 """
 _SINCE_3 = "ALTER TABLE streams ADD COLUMN saved REAL NOT NULL DEFAULT 0;"
 _MIGRATIONS = {"1": _SINCE_2, "2": _SINCE_3}
-"""What makes the next schema of each older one; it starts with that one's tables."""
+"""What makes the next schema of each older one; a new file goes the same way."""
 _NEXT = "UPDATE meta SET value = value + 1 WHERE key = 'schema';"
 
 _GAPS_KEPT = 10_000
@@ -258,9 +259,7 @@ class Journal:
     ) -> None:
         """Create or check the file's owner."""
         if not self._scalar("SELECT COUNT(*) FROM sqlite_schema"):
-            schema = f"INSERT INTO meta VALUES ('schema', '{SCHEMA}');"
-            tables = f"{_TABLES} {_SINCE_2} {_SINCE_3}"
-            self._db.executescript(f"BEGIN IMMEDIATE; {tables} {schema} COMMIT;")
+            self._db.executescript(f"BEGIN IMMEDIATE; {_SINCE_1} COMMIT;")
         while (found := self.recall("schema")) in _MIGRATIONS:
             self._migrate(str(found))
         if found != SCHEMA:

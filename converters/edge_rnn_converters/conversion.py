@@ -236,7 +236,8 @@ def _opened(source: Any, options: Options, progress: Progress) -> tuple[str, str
         progress(f"reading {path.name}")
         found = _read(path, options)
         return path.name, _sha256(path), found
-    from edge_rnn_converters.torch.source import digest as digest_of, read_module
+    from edge_rnn_converters.torch.source import digest as digest_of
+    from edge_rnn_converters.torch.source import read_module
 
     progress(f"reading {type(source).__name__}")
     with reading(type(source).__name__):
