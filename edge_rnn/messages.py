@@ -34,12 +34,14 @@ OnGap = Literal["flag", "reset", "stop"]
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """An incoming message; `mid` is its packet id, 0 when it needs no acknowledgement."""
+    """An incoming message. `mid` is its packet id, unlike those of other connections, and 0 when it
+    needs no acknowledgement; `properties` are MQTT 5's user properties, where they are read."""
 
     topic: str
     payload: bytes
     retain: bool = False
     mid: int = 0
+    properties: tuple[tuple[str, str], ...] = ()
 
 
 class Outgoing(msgspec.Struct, frozen=True, gc=False):

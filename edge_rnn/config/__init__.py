@@ -78,8 +78,10 @@ class Config:
 
     @property
     def port(self) -> int:
-        """The broker's port: 1883, or 8883 with TLS."""
-        return self.tables.broker.port or (8883 if self.tables.broker.tls else 1883)
+        """The broker's port, by default the one that is usual for its transport."""
+        b = self.tables.broker
+        usual = {"tcp": (1883, 8883), "websockets": (80, 443)}[b.transport]
+        return b.port or usual[b.tls is not None]
 
     def credentials(self) -> Credentials:
         """Read user name and password now. Raises ConfigError where one can't be had."""
@@ -208,6 +210,9 @@ def _check_broker(source: Source, broker: Broker) -> None:
         raise source.error(("broker", "retry_max"), "must be finite and at least retry_min")
     if math.isinf(broker.session_expiry):
         raise source.error(("broker", "session_expiry"), "must be finite")
+    if broker.client == "batch" and (broker.protocol != "5" or broker.transport != "tcp"):
+        problem = 'the batch client speaks protocol "5" over transport "tcp" only: use "paho"'
+        raise source.error(("broker", "client"), problem)
     named = broker.username or broker.username_file or broker.username_env
     secret = next((k for k in ("password_file", "password_env") if getattr(broker, k)), None)
     if secret and not named:

@@ -53,6 +53,7 @@ class Tls:
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
+    alpn: tuple[Text, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,9 @@ class Broker:
     port: Port | None = None
     client_id: Text | None = None
     protocol: Literal["3.1.1", "5"] = "3.1.1"
+    transport: Literal["tcp", "websockets"] = "tcp"
+    path: Text = "/mqtt"
+    client: Literal["batch", "paho"] | None = None
     keepalive: Annotated[int, Meta(ge=1, le=65535)] = 60
     session_expiry: Seconds = Seconds(7 * 86400)
     username: Text | None = None
@@ -73,6 +77,12 @@ class Broker:
     retry_min: Seconds = Seconds(1)
     retry_max: Seconds = Seconds(60)
     tls: Tls | None = None
+
+    @property
+    def speaker(self) -> Literal["batch", "paho"]:
+        """Which client speaks MQTT: the batch client where it can, which is version 5 over TCP."""
+        able = self.protocol == "5" and self.transport == "tcp"
+        return self.client or ("batch" if able else "paho")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from edge_rnn.modelfile import load
 from edge_rnn.mqtt import Settings, Status, tls_context
 from edge_rnn.pipeline import Pipeline
 
+MAX_PACKET_BYTES = 1 << 20
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,13 @@ def _settings(config: Config) -> Settings:
         qos=config.tables.input.qos,
         retained=config.spec.retained,
         protocol=broker.protocol,
+        transport=broker.transport,
+        path=broker.path,
+        client=broker.speaker,
+        receive_max=min(config.tables.queue.size, 65535),
+        max_packet=_max_packet(config),
+        out_qos=config.tables.output.qos,
+        out_retain=config.tables.output.retain,
         keepalive=broker.keepalive,
         session_expiry=broker.session_expiry,
         username=secret.username,
@@ -57,6 +65,11 @@ def _settings(config: Config) -> Settings:
         retry_max=broker.retry_max,
         status=_status(config),
     )
+
+
+def _max_packet(config: Config) -> int:
+    """The broker drops what is larger, unseen; payloads that are a bit too large are counted."""
+    return max(MAX_PACKET_BYTES, 2 * config.spec.max_payload_bytes)
 
 
 def _status(config: Config) -> Status | None:
@@ -69,6 +82,6 @@ def _tls(config: Config) -> ssl.SSLContext | None:
     if tls is None:
         return None
     try:
-        return tls_context(tls.ca_file, tls.cert_file, tls.key_file)
+        return tls_context(tls.ca_file, tls.cert_file, tls.key_file, tls.alpn)
     except OSError as e:
         raise config.source.error(("broker", "tls"), f"can't use these files: {e}") from e

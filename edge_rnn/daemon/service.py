@@ -103,13 +103,13 @@ class Service:
     def _make_link(self) -> Link:
         settings = self._plan.settings
         known: list[str] = msgspec.json.decode(self._journal.recall("filters") or "[]")
-        obsolete = [f for f in known if f not in settings.filters]
         return Link(
-            replace(settings, obsolete=obsolete),
+            replace(settings, known=known),
             self._inbox,
             self._metrics,
             wakeup=self._signals.fileno(),
             clock=clock,
+            patient=bool(self._metrics.connects),
         )
 
     def _patience(self) -> float:

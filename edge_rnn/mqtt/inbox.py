@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -26,24 +27,22 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, message: Message) -> Message | None:
-        """Add a message; returns the one that had to go, which may be itself."""
-        self._waiting.append(message)
-        if len(self._waiting) <= self.size:
-            return None
+    def put(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Add messages; returns those that had to go, some of these or of the older ones."""
+        self._waiting.extend(messages)
+        excess = len(self._waiting) - self.size
+        if excess <= 0:
+            return ()
         if self.policy == "drop_newest":
-            return self._waiting.pop()
+            return [self._waiting.pop() for _ in range(excess)][::-1]
         if self.policy == "drop_oldest":
-            return self._waiting.popleft()
-        return self._drop_unconfirmed()
-
-    def _drop_unconfirmed(self) -> Message | None:
-        at = next((i for i, m in enumerate(self._waiting) if not m.mid), None)
-        if at is None:
-            return None
-        dropped = self._waiting[at]
-        del self._waiting[at]
-        return dropped
+            return self.take(excess)
+        gone = [m for m in self._waiting if not m.mid][:excess]
+        if gone:
+            lowest = iter(gone)
+            waiting = self._waiting
+            self._waiting = deque(m for m in waiting if m.mid or next(lowest, None) is None)
+        return gone
 
     def take(self, n: int) -> list[Message]:
         """The next up to n messages."""
@@ -56,3 +55,24 @@ class Inbox:
             self._waiting = deque(m for m in self._waiting if not m.mid)
         else:
             self._waiting = deque(msgspec.structs.replace(m, mid=0) for m in self._waiting)
+
+
+class Receipts:
+    """Which messages may be acknowledged: those that are processed, in the order they came."""
+
+    def __init__(self) -> None:
+        self._unacked: deque[int] = deque()
+        self._settled: set[int] = set()
+
+    def expect(self, mids: Sequence[int]) -> None:
+        """These have come."""
+        self._unacked.extend(mids)
+
+    def settle(self, mids: Sequence[int]) -> list[int]:
+        """These are processed -> those that may be acknowledged now."""
+        self._settled.update(mids)
+        ready = []
+        while self._unacked and self._unacked[0] in self._settled:
+            ready.append(self._unacked.popleft())
+        self._settled.difference_update(ready)
+        return ready

@@ -1,33 +1,32 @@
-"""One MQTT connection, kept up: no thread, no clock of its own, driven by `Link.poll`."""
+"""A connection to a broker, kept up: no thread, driven by `Link.poll`."""
 
 from __future__ import annotations
 
 import logging
+import math
 import random
 import select
-import socket
-import ssl
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
-
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_rnn.errors import BrokerError
 from edge_rnn.messages import Message
 from edge_rnn.metrics import Metrics
-from edge_rnn.mqtt.inbox import Inbox
+from edge_rnn.mqtt.inbox import Inbox, Receipts
 from edge_rnn.mqtt.settings import Settings, describe
+from edge_rnn.mqtt.transport import (
+    Accepted,
+    Arrivals,
+    Ended,
+    Publication,
+    Refused,
+    Transport,
+    open_transport,
+)
+from edge_rnn.mqtt.window import MAX_IN_FLIGHT, Window
 
-MAX_IN_FLIGHT = 1000  # publishes handed over and not yet confirmed
 HANDSHAKE_SECONDS = 10.0
-# Unsupported version, client id, password, authorization, banned, authentication method.
-_FINAL = {132, 133, 134, 135, 138, 140}
+_SHORT_LIVED = 3  # connections in a row, and something is wrong
+_IDS = 1 << 16
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +35,7 @@ class Link:
     """Receives into an inbox, publishes, acknowledges, and reconnects with growing waits.
 
     wakeup: a file descriptor that ends a wait when it becomes readable. clock: seconds, monotonic.
+    patient: never give up, not even before the broker first accepts us.
     Within a session the broker keeps QoS 1 messages for us while we are away.
     """
 
@@ -47,80 +47,91 @@ class Link:
         *,
         wakeup: int,
         clock: Callable[[], float],
+        patient: bool = False,
     ) -> None:
         self.settings, self._inbox, self._metrics = settings, inbox, metrics
-        self._wakeup, self._clock = wakeup, clock
+        self._wakeup, self._clock, self._patient = wakeup, clock, patient
+        self.name = f"{settings.host}:{settings.port}"
         self.ready = False
-        self._pending: dict[
-            int, tuple[int, int]
-        ] = {}  # packet id -> QoS, tag of what is on its way
-        self.confirmed: list[int] = []  # tags of what has arrived; their taker empties it
-        self._unacked: deque[int] = deque()  # packet ids in the order they came
-        self._settled: set[int] = set()  # those of them that may be acknowledged
-        self._limit = MAX_IN_FLIGHT
-        self._events = self._failures = 0
+        self._window = Window(metrics)
+        self._receipts = Receipts()
+        self._transport: Transport | None = None
+        self._base = 0  # which this connection's packet ids are above
+        self._failures = 0
+        self._known = bool(settings.known)
         self._retry_at = self._since = clock()
-        self._refusal: str | None = None
-        self._receiving, self._closing = True, False
-        self._reason = ""
-        self._client = self._make_client()
+        self._receiving = True
 
     @property
     def room(self) -> int:
-        """How many publishes can be handed over now."""
-        return max(0, self._limit - len(self._pending)) if self.ready else 0
+        """How many publications can be handed over now."""
+        return max(0, MAX_IN_FLIGHT - len(self._window)) if self.ready else 0
+
+    @property
+    def confirmed(self) -> list[int]:
+        """Tags of what has arrived; their taker empties it."""
+        return self._window.confirmed
 
     @property
     def busy(self) -> bool:
-        """True while a publish is neither written nor, with QoS 1, confirmed."""
-        return self.ready and (bool(self._pending) or self._client.want_write())
+        """True while a publication is neither written nor, with QoS 1, confirmed."""
+        t = self._transport
+        return self.ready and bool(self._window or (t and t.wants_write))
 
     def poll(self, timeout: float, most: int) -> None:
-        """Wait up to `timeout` seconds, then read up to about `most` messages and write.
+        """Wait up to `timeout` seconds for something to do, and do it: see `work`."""
+        wait([self], self._wakeup, timeout)
+        self.work(most)
 
-        Connects and reconnects when due. Raises BrokerError if the broker refuses us before it
-        ever accepted us; later refusals are logged and tried again.
+    def work(self, most: int) -> None:
+        """Read up to about `most` messages and write, without waiting.
+
+        Connects and reconnects when due, which may take some seconds. Raises BrokerError if the
+        broker refuses us before it ever accepted us, or gave our session to another client; other
+        refusals are logged and tried again.
         """
-        if self._client.socket() is None:
-            wait = self._retry_at - self._clock()
-            if wait > 0:
-                select.select([self._wakeup], [], [], min(timeout, wait))
-            else:
-                self._connect()
-        else:
-            self._wait(timeout)
-            self._read(most)
-            self.flush()
-            self._client.loop_misc()
+        if self._transport is not None:
+            self._take(self._transport.read(most))
             self._check_handshake()
-        self._check_refusal()
+            self.flush()
+        elif self._clock() >= self._retry_at:
+            self._connect()
+
+    def patience(self) -> float:
+        """Seconds until there is something to do, whatever the socket says."""
+        if self._transport is None:
+            return max(0.0, self._retry_at - self._clock())
+        return self._transport.patience()
+
+    def watch(self, poller: select.poll) -> None:
+        """Have the poller return when the socket has something to do."""
+        t = self._transport
+        if t is not None and t.fileno() >= 0:
+            poller.register(t.fileno(), select.POLLIN | (select.POLLOUT if t.wants_write else 0))
 
     def publish(
         self, topic: str, payload: bytes | str, qos: int, retain: bool, tag: int = 0
     ) -> None:
         """Hand a message over; `flush` or the next `poll` sends it. When the broker has confirmed
         it, its tag, if it has one, is among the `confirmed`; those of QoS 0 never are."""
-        info = self._client.publish(topic, payload, qos, retain)
-        while info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:  # that packet id is still in use
-            info = self._client.publish(topic, payload, qos, retain)
-        if qos or info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
-            self._pending[info.mid] = qos, tag
-        else:
-            self._metrics.dropped["unsent"] += 1
+        data = payload.encode() if isinstance(payload, str) else payload
+        self._window.put(Publication(topic, data, qos, retain, tag))
 
     def ack(self, messages: Iterable[Message]) -> None:
         """The messages are processed. Acknowledgements go out in the order the messages came,
         because some brokers disconnect who does otherwise."""
-        self._settled.update(m.mid for m in messages if m.mid)
-        while self._unacked and self._unacked[0] in self._settled:
-            mid = self._unacked.popleft()
-            self._settled.discard(mid)
-            self._client.ack(mid, 1)
+        if self._transport is not None:
+            mids = [m.mid for m in messages if m.mid > self._base]
+            self._transport.acknowledge(self._receipts.settle(mids))
 
     def flush(self) -> None:
         """Write what the socket takes without waiting."""
-        if self._client.want_write():
-            self._client.loop_write()
+        t = self._transport
+        if t is None:
+            return
+        if self.ready and self._window and not t.wants_write:
+            t.publish(self._window.take())
+        t.write()
 
     def stop_receiving(self) -> None:
         """Leave what still comes to the broker: it sends QoS 1 messages again next time."""
@@ -134,204 +145,172 @@ class Link:
 
     def close(self) -> None:
         """Disconnect without the last will; the broker keeps the session."""
-        self.ready, self._closing = False, True
-        if (sock := self._client.socket()) is not None:
-            self._client.disconnect()
-            self.flush()
-            if self._client.socket() is not None:
-                sock.close()
-
-    def _make_client(self) -> paho.Client:
-        s = self.settings
-        v5 = s.protocol == "5"
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=s.client_id,
-            clean_session=None if v5 else False,
-            protocol=paho.MQTTv5 if v5 else paho.MQTTv311,
-            manual_ack=True,
-            reconnect_on_failure=False,
-        )
-        client.max_inflight_messages_set(0)  # we bound them; paho's bound makes each PUBACK O(n)
-        client.username_pw_set(s.username, s.password)
-        if s.tls:
-            client.tls_set_context(s.tls)
-        if s.status:
-            client.will_set(s.status.topic, s.status.offline, s.status.qos, s.status.retain)
-        client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
-        client.on_subscribe, client.on_publish = self._on_subscribe, self._on_publish
-        client.on_message = self._on_message
-        client.on_socket_open = _no_delay
-        client.on_socket_register_write = lambda *_: None  # or paho writes at each packet
-        return client
+        if self._transport is not None:
+            self._drop(politely=True)
+        self._count_dropped("unsent", self._window.unsent)
 
     def _connect(self) -> None:
-        s = self.settings
-        v5: dict[str, Any] = {}
-        if s.protocol == "5":
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.SessionExpiryInterval = int(s.session_expiry)
-            v5 = {"clean_start": False, "properties": properties}
         self._since = self._clock()
+        self._base += _IDS
         try:
-            self._client.connect(s.host, s.port, s.keepalive, **v5)
+            self._transport = open_transport(self.settings, self._base)
         except (OSError, UnicodeError) as e:
             self._retry(describe(e))
+        else:
+            self._transport.write()
 
     def _retry(self, reason: str) -> None:
         """Schedule the next try; waits grow until a connection has lasted longer than they do."""
         s = self.settings
-        if self.ready and self._clock() - self._since > s.retry_max:
-            self._failures = 0
         longest = min(s.retry_max, s.retry_min * 2.0 ** min(self._failures, 30))
         wait = longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads clients, no secret
         self._failures += 1
         self._retry_at = self._clock() + wait
-        log.warning("%s:%s: %s; next try in %.1f s", s.host, s.port, reason, wait)
+        log.warning("%s: %s; next try in %.1f s", self.name, reason, wait)
 
-    def _wait(self, timeout: float) -> None:
-        sock = self._client.socket()
-        assert sock is not None  # noqa: S101 - poll has looked
-        if isinstance(sock, ssl.SSLSocket) and sock.pending():
-            timeout = 0
-        writers = [sock] if self._client.want_write() else []
-        select.select([sock, self._wakeup], writers, [], timeout)
-
-    def _read(self, most: int) -> None:
-        enough = self._metrics.received + most
-        while self._metrics.received < enough:
-            before = self._events
-            self._client.loop_read()
-            if self._events == before:
-                break
-        _acknowledge_now(self._client.socket())
-
-    def _check_handshake(self) -> None:
-        sock = self._client.socket()
-        late = self._clock() - self._since > HANDSHAKE_SECONDS
-        if sock is not None and not self.ready and late and not self._reason:
-            self._reason = "the broker does not answer"
-            sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
-
-    def _check_refusal(self) -> None:
-        if self._refusal is None:
+    def _take(self, a: Arrivals) -> None:
+        if a.answer is not None:
+            self._answered(a.answer)
+        if a.granted and self._transport is not None:
+            self._granted(a.granted)
+        if self._transport is None:
             return
-        refusal, self._refusal = self._refusal, None
-        if not self._metrics.connects:
-            raise BrokerError(f"{self.settings.host}:{self.settings.port}: {refusal}")
-        if (sock := self._client.socket()) is not None:
-            self._reason = refusal
-            sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
+        if a.confirmed:
+            self._window.confirm(a.confirmed, a.errors)
+        if a.messages:
+            self._receive(a)
+        if a.ended is not None:
+            self._lost(a.ended)
 
-    def _on_connect(
-        self, client: paho.Client, _: Any, flags: Any, reason: ReasonCode, properties: Any
-    ) -> None:
-        self._events += 1
-        s = self.settings
-        if reason.is_failure:
-            self._reason = f"the broker refused the connection: {reason}"
-            if reason.value in _FINAL:
-                self._refusal = f"{self._reason} (client id {s.client_id!r}, user {s.username!r})"
-            return
-        if self._metrics.connects and not flags.session_present:
-            log.warning("the broker has lost our session: messages it held for us are gone")
-        self._inbox.reconnected(flags.session_present)
-        self._limit = max(1, min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", 65535) - 1))
-        self._subscribe(client, flags.session_present)
+    def _answered(self, answer: Accepted | Refused) -> None:
+        if isinstance(answer, Refused):
+            who = f" (client id {self.settings.client_id!r}, user {self.settings.username!r})"
+            reason = f"the broker refused the connection: {answer.reason}"
+            self._refused(reason + who, final=answer.final)
+        elif problem := answer.lacks(self.settings):
+            self._refused(problem)
+        else:
+            self._accepted(answer)
 
-    def _subscribe(self, client: paho.Client, session_present: bool) -> None:
+    def _accepted(self, a: Accepted) -> None:
         s = self.settings
-        if session_present and s.obsolete:
-            client.unsubscribe(list(s.obsolete))
-        if s.protocol == "5":
-            handling = 1 if s.retained else 2  # retained ones at a new subscription, or never
-            options = SubscribeOptions(s.qos, retainHandling=handling)
-            client.subscribe([(f, options) for f in s.filters])
-        elif session_present and s.retained:
+        self._window.limit = min(MAX_IN_FLIGHT, a.receive_max)
+        self._window.max_packet = a.max_packet or 0
+        if not a.session_present and self._known and s.filters:
+            text = "%s: the broker has lost our session: messages it held for us are gone"
+            log.warning(text, self.name)
+        if a.session_expiry is not None and a.session_expiry < int(s.session_expiry):
+            text = "%s: the broker keeps our session for %.0f s only, not for session_expiry's %.0f"
+            log.warning(text, self.name, a.session_expiry, s.session_expiry)
+        self._inbox.reconnected(a.session_present)
+        if s.filters:
+            self._subscribe(a.session_present)
+        else:
+            self._subscribed()
+
+    def _subscribe(self, session_present: bool) -> None:
+        s, t = self.settings, self._transport
+        assert t is not None  # noqa: S101 - it has just accepted us
+        obsolete = [f for f in s.known if f not in s.filters]
+        if session_present and obsolete:
+            t.unsubscribe(self._window.next_mid(), obsolete)
+        if session_present and s.retained and s.protocol != "5":
             self._subscribed()  # subscribing again would bring the retained messages again
         else:
-            client.subscribe([(f, s.qos) for f in s.filters])
+            t.subscribe(self._window.next_mid(), s.filters, s.qos, retained=s.retained)
 
-    def _on_subscribe(self, *args: Any) -> None:
-        self._events += 1
-        codes: Sequence[ReasonCode] = args[3]
-        for filter_, code in zip(self.settings.filters, codes, strict=True):
-            if code.is_failure:
-                self._refusal = (
-                    f"the broker refused the subscription to {filter_!r}: {code}; check its "
-                    f"access rules (ACL) for user {self.settings.username!r}"
+    def _granted(self, granted: Sequence[int | str]) -> None:
+        s = self.settings
+        for filter_, grant in zip(s.filters, granted, strict=True):
+            if isinstance(grant, str):
+                self._refused(
+                    f"the broker refused the subscription to {filter_!r}: {grant}; check its "
+                    f"access rules (ACL) for user {s.username!r}"
                 )
                 return
-            if code.value < self.settings.qos:
-                log.warning("%r: the broker grants QoS %s only", filter_, code.value)
+            if grant < s.qos:
+                log.warning("%r: the broker grants QoS %s only", filter_, grant)
         self._subscribed()
 
     def _subscribed(self) -> None:
         s = self.settings
-        self.ready = True
+        self.ready = self._known = self._patient = True
         self._since = self._clock()
         self._metrics.connects += 1
-        log.info("%s:%s: connected, subscribed to %s", s.host, s.port, ", ".join(s.filters))
+        what = f"subscribed to {', '.join(s.filters)}" if s.filters else "publishing"
+        log.info("%s: connected, %s", self.name, what)
+        self._window.again()
         if s.status:
             self.publish(s.status.topic, s.status.online, s.status.qos, s.status.retain)
 
-    def _on_disconnect(self, *args: Any) -> None:
-        self._events += 1
-        self._unacked.clear()
-        self._settled.clear()
-        unsent = [mid for mid, (qos, _) in self._pending.items() if qos == 0]
-        for mid in unsent:
-            del self._pending[mid]
-            self._metrics.dropped["unsent"] += 1
-        self._metrics.disconnects += self.ready
-        if not self._closing and (self._refusal is None or self._metrics.connects):
-            self._retry(self._reason or f"connection lost: {args[3]}")
-        self.ready, self._reason = False, ""
-
-    def _on_publish(
-        self, client: paho.Client, _: Any, mid: int, reason: ReasonCode, properties: Properties
-    ) -> None:
-        self._events += 1
-        _, tag = self._pending.pop(mid, (0, 0))
-        if tag:
-            self.confirmed.append(tag)
-        if reason.is_failure:
-            if not self._metrics.publish_errors:
-                log.warning("the broker refused a message of ours: %s; counted from now", reason)
-            self._metrics.publish_errors += 1
-
-    def _on_message(self, client: paho.Client, _: Any, m: paho.MQTTMessage) -> None:
-        self._events += 1
-        self._metrics.received += 1
-        try:
-            topic = m.topic
-        except UnicodeDecodeError:
-            topic = "\0"  # which no pattern matches
-        self._put(Message(topic, bytes(m.payload), m.retain, m.mid if m.qos else 0))
-
-    def _put(self, message: Message) -> None:
+    def _receive(self, a: Arrivals) -> None:
+        self._metrics.received += len(a.messages)
         if not self._receiving:
-            if not message.mid:
-                self._metrics.dropped["stopping"] += 1
+            self._count_dropped("stopping", sum(not m.mid for m in a.messages))
             return
-        if message.mid:
-            self._unacked.append(message.mid)
-        gone = self._inbox.put(message)
-        if gone is not None:
-            policy = self._inbox.policy
-            if not self._metrics.dropped[policy]:
-                log.warning("the queue of %s is full: %s, counted", self._inbox.size, policy)
-            self._metrics.dropped[policy] += 1
-            self.ack([gone])
+        self._receipts.expect([m.mid for m in a.messages if m.mid])
+        if a.malformed:
+            self._set_malformed_aside(a)
+        gone, policy = self._inbox.put(a.messages), self._inbox.policy
+        if gone and not self._metrics.dropped[policy]:
+            log.warning("the queue of %s is full: %s, counted", self._inbox.size, policy)
+        self._count_dropped(policy, len(gone))
+        self.ack(gone)
+
+    def _set_malformed_aside(self, a: Arrivals) -> None:
+        if not self._metrics.dropped["malformed"]:
+            log.warning("%s: a malformed message: %s; counted from now", self.name, a.malformed[0])
+        self._count_dropped("malformed", len(a.malformed))
+        self.ack([m for m in a.messages if not m.topic])
+        a.messages = [m for m in a.messages if m.topic]
+
+    def _count_dropped(self, reason: str, count: int) -> None:
+        if count:
+            self._metrics.dropped[reason] += count
+
+    def _check_handshake(self) -> None:
+        late = self._clock() - self._since > HANDSHAKE_SECONDS
+        if self._transport is not None and not self.ready and late:
+            self._lost(Ended("the broker does not answer"))
+
+    def _lost(self, ended: Ended) -> None:
+        s, answered = self.settings, self.ready
+        lasted = self._clock() - self._since
+        self._metrics.disconnects += self.ready
+        self._drop(politely=False)
+        if ended.taken_over:
+            raise BrokerError(
+                f"{self.name}: another client has taken over our session by using our client id "
+                f"{s.client_id!r}: give each client its own broker.client_id"
+            )
+        if answered and lasted > s.retry_max:
+            self._failures = 0
+        hint = ""
+        if answered and self._failures >= _SHORT_LIVED:
+            hint = f"; does another client use the client id {s.client_id!r}?"
+        elif not answered and s.protocol == "5":
+            hint = '; if it speaks MQTT 3.1.1 only, set broker.protocol = "3.1.1"'
+        self._retry(ended.reason + hint)
+
+    def _refused(self, reason: str, *, final: bool = True) -> None:
+        self._drop(politely=False)
+        if final and not self._patient:
+            raise BrokerError(f"{self.name}: {reason}")
+        self._retry(reason)
+
+    def _drop(self, *, politely: bool) -> None:
+        assert self._transport is not None  # noqa: S101 - asked for then only
+        self._transport.close(politely=politely)
+        self._count_dropped("unsent", self._transport.unsent)
+        self._transport, self.ready = None, False
+        self._receipts = Receipts()
 
 
-def _acknowledge_now(sock: Any) -> None:
-    """A broker without TCP_NODELAY waits for our TCP acknowledgement, which Linux delays by 40 ms
-    unless told not to, each time anew."""
-    if sock is not None and hasattr(socket, "TCP_QUICKACK"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-
-
-def _no_delay(_: paho.Client, __: Any, sock: Any) -> None:
-    if isinstance(sock, socket.socket) and sock.family != socket.AF_UNIX:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def wait(links: Iterable[Link], wakeup: int, timeout: float) -> None:
+    """Until one of the links has something to do, `wakeup` is readable, or seconds have passed."""
+    poller = select.poll()
+    poller.register(wakeup, select.POLLIN)
+    for link in links:
+        timeout = min(timeout, link.patience())
+        link.watch(poller)
+    poller.poll(math.ceil(1000 * timeout))

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,19 +23,31 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Whom to connect to and what to subscribe to; times in seconds.
+    """Whom to connect to and what to subscribe to, if to anything; times in seconds.
 
-    obsolete: filters of an earlier configuration that the kept session may still have.
+    client: who speaks MQTT, "batch" only version 5 over TCP. receive_max: the most QoS 1 messages
+    the broker may leave unacknowledged with us, max_packet: the most bytes of a packet we take,
+    which MQTT 3.1.1 can't tell it. properties: keep messages' user properties.
+    out_qos, out_retain: what is going to be published.
+    known: filters that a session the broker keeps for us may have, from earlier configurations too.
     """
 
     host: str
     port: int
     client_id: str
-    filters: Sequence[str]
+    filters: Sequence[str] = ()
     qos: int = 1
     retained: bool = False
-    obsolete: Sequence[str] = ()
+    known: Sequence[str] = ()
     protocol: Literal["3.1.1", "5"] = "3.1.1"
+    transport: Literal["tcp", "websockets"] = "tcp"
+    path: str = "/mqtt"
+    client: Literal["batch", "paho"] = "paho"
+    receive_max: int = 65535
+    max_packet: int = 1 << 20
+    properties: bool = False
+    out_qos: int = 1
+    out_retain: bool = False
     keepalive: int = 60
     session_expiry: float = 7 * 86400
     username: str | None = None
@@ -46,15 +58,33 @@ class Settings:
     status: Status | None = None
 
 
-def tls_context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
+def tls_context(
+    ca: Path | None, cert: Path | None, key: Path | None, alpn: Sequence[str] = ()
+) -> ssl.SSLContext:
     """Verifies certificate and host name, against the system's authorities unless `ca` is given.
 
-    Raises OSError (ssl.SSLError is one) when a file can't be used.
+    alpn: names of protocols, for brokers that share their port. Raises OSError (ssl.SSLError is
+    one) when a file can't be used.
     """
     context = ssl.create_default_context(cafile=ca)
     if cert:
         context.load_cert_chain(cert, key, password=lambda: b"")  # never ask on a terminal
+    if alpn:
+        context.set_alpn_protocols(list(alpn))
     return context
+
+
+def no_delay(sock: Any) -> None:
+    """Send small packets at once."""
+    if getattr(sock, "family", None) in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def acknowledge_now(sock: Any) -> None:
+    """A broker without TCP_NODELAY waits for our TCP acknowledgement, which Linux delays by 40 ms
+    unless told not to, each time anew."""
+    if hasattr(socket, "TCP_QUICKACK") and hasattr(sock, "setsockopt"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 def describe(e: Exception) -> str:

@@ -28,19 +28,17 @@ def message(n, mid=0):
 )
 def test_a_full_inbox_drops_by_its_policy(policy, dropped, kept):
     inbox = Inbox(2, policy)
-    gone = [inbox.put(message(n)) for n in range(5)]
-    assert [g.payload for g in gone if g] == [b"%d" % n for n in dropped]
+    gone = [m for n in range(5) for m in inbox.put([message(n)])]
+    assert [g.payload for g in gone] == [b"%d" % n for n in dropped]
     assert [m.payload for m in inbox.take(9)] == [b"%d" % n for n in kept]
 
 
 def test_after_a_reconnect_a_message_is_neither_lost_nor_doubled():
     inbox = Inbox(9, "drop_oldest")
-    for m in (message(0), message(1, mid=7)):
-        inbox.put(m)
+    inbox.put([message(0), message(1, mid=7)])
     inbox.reconnected(session_present=False)
     assert inbox.take(9) == [message(0), message(1)]
-    for m in (message(0), message(1, mid=7)):
-        inbox.put(m)
+    inbox.put([message(0), message(1, mid=7)])
     inbox.reconnected(session_present=True)
     assert inbox.take(9) == [message(0)]
 
@@ -78,19 +76,28 @@ def ready(link):
     return link
 
 
-@pytest.fixture(params=["mosquitto", "mosquitto v5", "iotcore"])
+CLIENTS = {
+    "3.1.1": {"protocol": "3.1.1", "client": "paho"},
+    "5": {"protocol": "5", "client": "paho"},
+    "batch": {"protocol": "5", "client": "batch"},
+}
+every_client = pytest.mark.parametrize("settings", CLIENTS.values(), ids=CLIENTS)
+
+
+@pytest.fixture(params=["mosquitto 3.1.1", "mosquitto 5", "mosquitto batch", "iotcore 3.1.1"])
 def broker(request):
-    kind, *version = request.param.split()
-    return request.getfixturevalue(kind)(), "5" if version else "3.1.1"
+    """A broker, and how to speak with it."""
+    kind, name = request.param.split()
+    return request.getfixturevalue(kind)(), CLIENTS[name]
 
 
 @pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
 def test_a_stalled_pipeline_drops_and_counts_and_keeps_acknowledgements_in_order(
     broker, link, client, policy
 ):
-    broker, protocol = broker
+    broker, settings = broker
     inbox = Inbox(5, policy)
-    reader = ready(link(broker.port, inbox, protocol=protocol))
+    reader = ready(link(broker.port, inbox, **settings))
     publisher = client(broker.port)
     for n in range(15):
         publisher.publish("in/a", b"%d" % n)
@@ -108,9 +115,9 @@ def test_a_stalled_pipeline_drops_and_counts_and_keeps_acknowledgements_in_order
 
 
 def test_what_was_not_acknowledged_comes_again(broker, link, client):
-    broker, protocol = broker
+    broker, settings = broker
     inbox = Inbox(100, "drop_oldest")
-    first = ready(link(broker.port, inbox, protocol=protocol))
+    first = ready(link(broker.port, inbox, **settings))
     publisher = client(broker.port)
     for n in range(6):
         publisher.publish("in/a", b"%d" % n)
@@ -122,14 +129,14 @@ def test_what_was_not_acknowledged_comes_again(broker, link, client):
     first.close()
 
     again = Inbox(100, "drop_oldest")
-    second = ready(link(broker.port, again, protocol=protocol))
+    second = ready(link(broker.port, again, **settings))
     poll_until(second, lambda: len(again) >= 5)
     assert [m.payload for m in again.take(9)] == [b"2", b"3", b"4", b"5", b"6"]
 
 
 def test_publishes_are_bounded_and_confirmed(broker, link, client):
-    broker, protocol = broker
-    publisher = ready(link(broker.port, protocol=protocol))
+    broker, settings = broker
+    publisher = ready(link(broker.port, **settings))
     reader = client(broker.port)
     sent = 0
     while sent < 3000:
@@ -156,8 +163,8 @@ def test_a_refused_subscription_says_so(mosquitto, link, tmp_path):
     rules.write_bytes(msgspec.json.encode(content))
     rules.chmod(0o666)
     broker = mosquitto(f"allow_anonymous false\nplugin {DYNSEC}\nplugin_opt_config_file {rules}")
-    for protocol in ("3.1.1", "5"):
-        refused = link(broker.port, username="admin", password="pw", protocol=protocol)
+    for settings in CLIENTS.values():
+        refused = link(broker.port, username="admin", password="pw", **settings)
         with pytest.raises(BrokerError, match=r"refused the subscription to 'in/\+'.*ACL.*'admin'"):
             poll_until(refused, lambda: False)
 
@@ -166,7 +173,7 @@ def test_filters_of_an_earlier_configuration_are_unsubscribed(mosquitto, link, c
     broker = mosquitto()
     ready(link(broker.port, filters=["old/+", "in/+"])).close()
     inbox = Inbox(9, "drop_oldest")
-    now = ready(link(broker.port, inbox, obsolete=["old/+"]))
+    now = ready(link(broker.port, inbox, known=["old/+", "in/+"]))
     publisher = client(broker.port)
     publisher.publish("old/a", b"old")
     publisher.publish("in/a", b"new")
@@ -174,14 +181,14 @@ def test_filters_of_an_earlier_configuration_are_unsubscribed(mosquitto, link, c
     assert [m.payload for m in inbox.take(9)] == [b"new"]
 
 
-@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
-def test_retained_messages_asked_for_come_once(mosquitto, link, client, protocol):
+@every_client
+def test_retained_messages_asked_for_come_once(mosquitto, link, client, settings):
     broker = mosquitto()
     publisher = client(broker.port)
     publisher.publish("in/a", b"kept", retain=True)
     for expected in ([b"kept", b"fresh"], [b"fresh"]):
         inbox = Inbox(9, "drop_oldest")
-        reader = ready(link(broker.port, inbox, retained=True, protocol=protocol))
+        reader = ready(link(broker.port, inbox, retained=True, **settings))
         publisher.publish("in/b", b"fresh")
         poll_until(reader, lambda: len(inbox) == len(expected))  # noqa: B023
         batch = inbox.take(9)
@@ -221,9 +228,9 @@ def test_a_broker_that_never_answers_is_given_up(link, caplog, monkeypatch):
 
 
 def test_a_status_tells_that_we_are_there(broker, link, client):
-    broker, protocol = broker
+    broker, settings = broker
     reader = client(broker.port, "status")
-    told = ready(link(broker.port, protocol=protocol, status=Status("status", "up", "down")))
+    told = ready(link(broker.port, **settings, status=Status("status", "up", "down")))
     assert reader.wait(1) == [b"up"]
     told.offline()
     poll_until(told, lambda: not told.busy)
