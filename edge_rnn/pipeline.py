@@ -92,6 +92,11 @@ class Pipeline:
         """How many streams are open."""
         return len(self._steps)
 
+    @property
+    def waiting(self) -> int:
+        """How many messages are held until those before them come."""
+        return self._turns.waiting
+
     def feed(self, messages: Sequence[Message], now: float) -> Result:
         """Answer a batch, and what waited too long for its turn. `now` in seconds of a monotonic
         clock, for idle streams and held messages.

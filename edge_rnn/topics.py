@@ -43,6 +43,11 @@ class Pattern:
         """The filter without a shared subscription's prefix."""
         return _SHARED.sub("", self.filter)
 
+    @property
+    def own_text(self) -> str:
+        """The pattern without a shared subscription's prefix."""
+        return _SHARED.sub("", self.text)
+
     def match(self, topic: str) -> dict[str, str] | None:
         """The named parts of a topic, or None if the pattern does not match it."""
         found = self.regex.fullmatch(topic)
@@ -111,6 +116,17 @@ class Routes:
             _check_template("stream", self.stream, pattern)
             _check_template("output", output, pattern)
             _check_loop(output, pattern, self.patterns)
+
+    @property
+    def output_filters(self) -> list[str]:
+        """Filters that match every topic we publish to, and perhaps others."""
+        return list(dict.fromkeys(_output_filter(self.output, p) for p in self.patterns))
+
+    def is_input(self, topic: str) -> bool:
+        """Does a topic come by one of our subscriptions, be it one that we can't use?"""
+        return self.route(topic) is not None or any(
+            overlap(topic, p.own_filter) for p in self.patterns
+        )
 
     def route(self, topic: str) -> Route | None:
         """The topic's route, or None if it is not ours: no pattern matches, a named part is

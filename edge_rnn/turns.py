@@ -56,6 +56,11 @@ class Turns(Generic[T]):
         """Do messages have numbers?"""
         return self._ordering is not None
 
+    @property
+    def waiting(self) -> int:
+        """How many messages are held."""
+        return self._ordering.waiting if self._ordering else 0
+
     def admit(self, message: Numbered[T], now: float) -> list[Turn[T]] | None:
         """See `Ordering.admit`."""
         assert self._ordering is not None  # noqa: S101 - asked for `numbered` messages only

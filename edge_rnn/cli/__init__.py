@@ -23,6 +23,8 @@ _OWN = {
     "bench": "edge_rnn.cli.bench:bench",
     "completion": "edge_rnn.cli.completion:completion",
     "inspect": "edge_rnn.cli.inspect:inspect",
+    "record": "edge_rnn.cli.record:record",
+    "replay": "edge_rnn.cli.replay:replay",
     "run": "edge_rnn.cli.run:run",
     "verify": "edge_rnn.cli.verify:verify",
     "warmup": "edge_rnn.cli.warmup:warmup",
@@ -54,7 +56,7 @@ def _added() -> dict[str, EntryPoint]:
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, "
-    "3 not bit-identical (verify).",
+    "3 not bit-identical (verify, replay --verify).",
 )
 @click.version_option(__version__, prog_name="edge-rnn")
 def cli() -> None:

@@ -10,13 +10,13 @@ import logging
 from pathlib import Path
 
 from edge_rnn.config import Config, load_config
-from edge_rnn.daemon.plan import Plan, make_plan
+from edge_rnn.daemon.plan import Plan, make_pipeline, make_plan
 from edge_rnn.daemon.service import Service
 from edge_rnn.daemon.signals import Signals
 from edge_rnn.errors import EdgeRnnError
 from edge_rnn.metrics import Metrics
 
-__all__ = ["Plan", "make_plan", "run"]
+__all__ = ["Plan", "make_pipeline", "make_plan", "run"]
 
 log = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 from dataclasses import dataclass
+from pathlib import Path
 
 from edge_rnn.config import Config
 from edge_rnn.modelfile import load
@@ -31,12 +32,21 @@ def make_plan(config: Config) -> Plan:
 
     Raises ConfigError or ModelFileError.
     """
-    model = load(config.model_file)
+    return Plan(config, make_pipeline(config), make_settings(config))
+
+
+def make_pipeline(config: Config, model_file: Path | None = None) -> Pipeline:
+    """What a configuration computes, with its own model or another one.
+
+    Raises ConfigError or ModelFileError.
+    """
+    model = load(model_file or config.model_file)
     config.check_model(model)
-    return Plan(config, Pipeline(model, config.spec), _settings(config))
+    return Pipeline(model, config.spec)
 
 
-def _settings(config: Config) -> Settings:
+def make_settings(config: Config) -> Settings:
+    """How to reach the broker. Raises ConfigError."""
     broker = config.tables.broker
     secret = config.credentials()
     if secret.password and not broker.tls and broker.host not in _LOCAL:

@@ -117,7 +117,7 @@ class PahoTransport:
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=s.client_id,
-            clean_session=None if self._v5 else False,
+            clean_session=None if self._v5 else not s.session_expiry,
             protocol=paho.MQTTv5 if self._v5 else paho.MQTTv311,
             transport=s.transport,
             manual_ack=True,

@@ -29,6 +29,7 @@ class Settings:
     the broker may leave unacknowledged with us, max_packet: the most bytes of a packet we take,
     which MQTT 3.1.1 can't tell it. properties: keep messages' user properties.
     out_qos, out_retain: what is going to be published.
+    session_expiry: 0 leaves no session behind, with either protocol.
     known: filters that a session the broker keeps for us may have, from earlier configurations too.
     """
 
