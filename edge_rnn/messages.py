@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import msgspec
 
 from edge_rnn.graph import Model
-from edge_rnn.ordering import Gap, Ordering
+from edge_rnn.ordering import Gap
 from edge_rnn.payload import MAX_PAYLOAD_BYTES, Decoder, PayloadReason, vocabularies
 from edge_rnn.state import Eviction
 
@@ -98,11 +98,10 @@ class Spec:
     capacity: int = 1000
     ttl: float | None = None
 
-    def ordering(self) -> Ordering[Any] | None:
-        """What puts the messages in order, if they have numbers."""
-        if self.sequence is None and self.increasing is None:
-            return None
-        return Ordering(self.sequence is not None, self.hold, self.hold_size)
+    @property
+    def numbered(self) -> bool:
+        """Do messages have numbers, which put them in order?"""
+        return self.sequence is not None or self.increasing is not None
 
     def decoder(self, model: Model) -> Decoder:
         """Reads the model's features. Raises ValueError when the paths don't fit the model."""

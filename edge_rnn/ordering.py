@@ -7,13 +7,17 @@ stream's position admits is decided here, before anything is stepped.
 
 from __future__ import annotations
 
+import math
+from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from heapq import heappop, heappush
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-T = TypeVar("T")
 Number = int | float
+Key = tuple[str, int, Number]
+"""Stream, epoch and number of a message."""
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
@@ -32,19 +36,26 @@ class Gap(msgspec.Struct, frozen=True, gc=False):
     last: int
 
 
-class Numbered(msgspec.Struct, Generic[T], frozen=True, gc=False):
-    """A message, its stream and its number."""
+class Numbered(Protocol):
+    """A message's stream and its number."""
 
-    stream: str
-    epoch: int
-    sequence: Number
-    item: T
+    @property
+    def stream(self) -> str: ...
+
+    @property
+    def epoch(self) -> int: ...
+
+    @property
+    def sequence(self) -> Number: ...
+
+
+T = TypeVar("T", bound=Numbered)
 
 
 class Turn(msgspec.Struct, Generic[T], frozen=True, gc=False):
     """It is this message's turn; `gap`: what is missing right before it."""
 
-    message: Numbered[T]
+    message: T
     gap: Gap | None = None
 
 
@@ -56,100 +67,119 @@ class Ordering(Generic[T]):
     A message ahead of its turn is held: until those before it came, for `patience` seconds, or
     while at most `room` messages are; then what is missing is given up. A stream that was never
     heard of begins at its first message, whatever its number.
+
+    `moved`, `held`, `released` and `gaps` tell what has changed since they were last emptied:
+    streams with another position, messages that are held now and those that no longer are.
     """
 
     def __init__(self, dense: bool, patience: float, room: int) -> None:
         self.dense, self.patience, self.room = dense, patience, room
         self.positions: dict[str, Position] = {}
-        self._held: dict[str, dict[tuple[int, Number], tuple[Numbered[T], float]]] = {}
-        self._count = 0
-
-    @property
-    def held(self) -> Iterator[Numbered[T]]:
-        """The messages that wait for their turn."""
-        return (m for of_stream in self._held.values() for m, _ in of_stream.values())
+        self.moved: set[str] = set()
+        self.held: dict[Key, T] = {}
+        self.released: list[Key] = []
+        self.gaps: list[Gap] = []
+        self._waiting: dict[str, list[tuple[int, Number, T]]] = {}  # heaps: the lowest first
+        self._since: OrderedDict[Key, float] = OrderedDict()  # of all of them, the oldest first
 
     @property
     def waiting(self) -> int:
         """How many messages are held."""
-        return self._count
+        return len(self._since)
 
-    def admit(self, message: Numbered[T], now: float) -> list[Turn[T]] | None:
+    def holds(self, stream: str) -> bool:
+        """Do messages of the stream wait for their turn?"""
+        return stream in self._waiting
+
+    def admit(self, message: T, now: float) -> list[Turn[T]] | None:
         """The messages whose turn it is with this one, in order; none if it is held. None if it is
         a duplicate: a number at or below its stream's, or one that is held already."""
         position = self.positions.get(message.stream)
-        key = message.epoch, message.sequence
-        if position is not None and key <= (position.epoch, position.sequence):
-            return None
-        if position is None or self._follows(position, message):
-            ended = self._ended(message)
-            return [*ended, self._turn(message), *self._released(message.stream)]
-        of_stream = self._held.setdefault(message.stream, {})
-        if key in of_stream:
-            return None
-        of_stream[key] = message, now
-        self._count += 1
-        return self._skip(next(iter(self._held))) if self._count > self.room else []
+        if position is not None:
+            if (message.epoch, message.sequence) <= (position.epoch, position.sequence):
+                return None
+            if not self._follows(position, message):
+                return self._hold_back(message, now)
+        if message.stream not in self._waiting:
+            return [self._turn(message)]
+        return [*self._ended(message), self._turn(message), *self._released(message.stream)]
 
     def expire(self, now: float) -> list[Turn[T]]:
         """The turns of those that have been held for too long, and of what follows them."""
-        late = [
-            stream
-            for stream, of_stream in self._held.items()
-            if min(since for _, since in of_stream.values()) + self.patience <= now
-        ]
-        return [turn for stream in late for turn in self._skip(stream)]
+        turns: list[Turn[T]] = []
+        while self._since and self.due() <= now:
+            turns += self._skip(self._longest())
+        return turns
 
-    def due(self) -> float | None:
-        """When `expire` has something to do next."""
-        sinces = (since for of_stream in self._held.values() for _, since in of_stream.values())
-        first = min(sinces, default=None)
-        return None if first is None else first + self.patience
+    def due(self) -> float:
+        """When `expire` has something to do next; infinite if never."""
+        return next(iter(self._since.values()), math.inf) + self.patience
 
-    def hold(self, message: Numbered[T], now: float) -> None:
+    def hold(self, message: T, now: float) -> None:
         """Hold again what was held before a restart."""
-        self._held.setdefault(message.stream, {})[message.epoch, message.sequence] = message, now
-        self._count += 1
+        heap = self._waiting.setdefault(message.stream, [])
+        heappush(heap, (message.epoch, message.sequence, message))
+        self._since[_key(message)] = now
 
-    def _follows(self, position: Position, message: Numbered[T]) -> bool:
+    def _hold_back(self, message: T, now: float) -> list[Turn[T]] | None:
+        key = _key(message)
+        if key in self._since:
+            return None
+        self.hold(message, now)
+        self.held[key] = message
+        return self._skip(self._longest()) if len(self._since) > self.room else []
+
+    def _longest(self) -> str:
+        """The stream of the message that is held longest."""
+        return next(iter(self._since))[0]
+
+    def _follows(self, position: Position, message: T) -> bool:
         if not self.dense:
             return True
         if message.epoch > position.epoch:
             return message.sequence <= 1
         return message.sequence == position.sequence + 1
 
-    def _turn(self, message: Numbered[T], gap: Gap | None = None) -> Turn[T]:
+    def _turn(self, message: T, gap: Gap | None = None) -> Turn[T]:
         self.positions[message.stream] = Position(message.epoch, message.sequence)
+        self.moved.add(message.stream)
         return Turn(message, gap)
 
     def _released(self, stream: str) -> Iterator[Turn[T]]:
         """The turns of held messages that follow the stream's position."""
-        while of_stream := self._held.get(stream):
-            lowest = of_stream[min(of_stream)][0]
-            if not self._follows(self.positions[stream], lowest):
+        while heap := self._waiting.get(stream):
+            if not self._follows(self.positions[stream], heap[0][2]):
                 return
-            self._take(lowest)
-            yield self._turn(lowest)
+            yield self._turn(self._take(stream))
 
-    def _ended(self, message: Numbered[T]) -> list[Turn[T]]:
+    def _ended(self, message: T) -> list[Turn[T]]:
         """The turns of what is held of an epoch that ends with this message."""
         turns: list[Turn[T]] = []
-        while (held := self._held.get(message.stream)) and min(held)[0] < message.epoch:
+        while (heap := self._waiting.get(message.stream)) and heap[0][0] < message.epoch:
             turns += self._skip(message.stream)
         return turns
 
     def _skip(self, stream: str) -> list[Turn[T]]:
         """Give up what is missing before the stream's lowest held message."""
-        lowest = self._held[stream][min(self._held[stream])][0]
+        lowest = self._take(stream)
         position = self.positions[stream]
         first = int(position.sequence) + 1 if lowest.epoch == position.epoch else 1
-        self._take(lowest)
         gap = Gap(stream, lowest.epoch, first, int(lowest.sequence) - 1)
+        self.gaps.append(gap)
         return [self._turn(lowest, gap), *self._released(stream)]
 
-    def _take(self, message: Numbered[T]) -> None:
-        of_stream = self._held[message.stream]
-        del of_stream[message.epoch, message.sequence]
-        self._count -= 1
-        if not of_stream:
-            del self._held[message.stream]
+    def _take(self, stream: str) -> T:
+        """Hold the stream's lowest message no longer."""
+        heap = self._waiting[stream]
+        _, _, message = heappop(heap)
+        if not heap:
+            del self._waiting[stream]
+        key = _key(message)
+        del self._since[key]
+        if self.held.pop(key, None) is None:
+            self.released.append(key)
+        return message
+
+
+def _key(m: Numbered) -> Key:
+    return m.stream, m.epoch, m.sequence

@@ -5,11 +5,12 @@ A daemon, a replay of a recording, a test and a notebook all drive the same obje
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +18,7 @@ from edge_rnn.errors import PayloadError
 from edge_rnn.graph import F32, Model, masked
 from edge_rnn.journal import Commit, Saved
 from edge_rnn.messages import Message, Outgoing, Reason, Rejected, Result, Spec
-from edge_rnn.ordering import Numbered, Turn
+from edge_rnn.ordering import Turn
 from edge_rnn.payload import Encoder, Sample
 from edge_rnn.session import Session
 from edge_rnn.state import Eviction
@@ -25,17 +26,18 @@ from edge_rnn.topics import Route, Routes
 from edge_rnn.turns import Turns
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A message to step; `fresh`: from the initial state."""
+class _Item(msgspec.Struct, gc=False):
+    """A message whose turn may come: with a sample to step, or the reason why there is none.
+    `fresh`: its stream begins anew with it."""
 
+    stream: str
+    epoch: int
+    sequence: Any  # a Number where messages are numbered
     message: Message
     route: Route
-    sample: Sample
+    sample: Sample | None
+    rejected: Rejected | None = None
     fresh: bool = False
-
-
-_Item = _Row | Rejected
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,11 +77,17 @@ class Pipeline:
             on_evict=self._on_evict,
         )
         self._steps: dict[str, int] = {}  # of every open stream
-        self._dirty: set[str] = set()
+        self._dirty: dict[str, None] = {}  # least recently used first
         self._stored: set[str] = set()  # what the journal holds, so that it can be told to forget
         self._forgotten: set[str] = set()
         self._evictions: list[Eviction] = []
-        self._turns: Turns[_Item] = Turns(spec.ordering(), spec.capacity)
+        self._turns: Turns[_Item] = Turns(
+            spec.sequence is not None,
+            spec.hold,
+            spec.hold_size,
+            capacity=spec.capacity,
+            numbered=spec.numbered,
+        )
         self._fresh: set[str] = set()  # streams whose next row begins anew
 
     @property
@@ -107,19 +115,13 @@ class Pipeline:
         """
         self._now = now
         result = Result()
-        rows = list(self._ordered(messages, result))
-        for row, n, values in self._advance(rows):
-            if values:
-                result.predictions.append(self._answer(row, n, values))
-            elif values is None:
-                detail = "the prediction is not finite; the stream starts anew"
-                result.rejected.append(Rejected(row.message, "diverged", detail, row.route.pattern))
+        self._advance(self._rows(messages, result), result)
         result.evictions.extend(self._take_evictions())
         return result
 
     def due(self) -> float:
         """When `feed` has something to do even without messages; infinite if never."""
-        return self._turns.due() or math.inf
+        return self._turns.due()
 
     def expire(self, now: float) -> list[Eviction]:
         """Forget streams idle for longer than the ttl, without waiting for a message."""
@@ -137,13 +139,13 @@ class Pipeline:
         for start in range(0, max(1, len(states)), self.spec.capacity):
             self._session.load_states(states[start : start + self.spec.capacity])
         self._steps = {s: self._session.steps(s) for s in self._session.streams}
-        held = (self._number(self._read(Message(h.topic, h.payload))) for h in saved.held)
-        self._turns.load(saved, (m for m in held if m), now)
+        held = (self._read(Message(h.topic, h.payload)) for h in saved.held)
+        self._turns.load(saved, (m for m in held if isinstance(m, _Item)), now)
         return self._take_evictions()
 
     def changes(self) -> Commit:
         """What has changed since the last `saved`."""
-        states = self._session.states(s for s in self._session.streams if s in self._dirty)
+        states = self._session.states(self._dirty)
         return self._turns.changes(Commit(states, sorted(self._forgotten)))
 
     def saved(self) -> None:
@@ -154,94 +156,108 @@ class Pipeline:
         self._forgotten.clear()
         self._turns.saved()
 
-    def _ordered(self, messages: Sequence[Message], result: Result) -> Iterator[_Row]:
+    def _rows(self, messages: Sequence[Message], result: Result) -> list[_Item]:
         """The messages to step, each when it is its turn."""
-        for turn in self._turns.expire(self._now):
-            yield from self._take(turn, result)
+        rows: list[_Item] = []
+        numbered, admit, now = self._turns.numbered, self._turns.admit, self._now
+        for turn in self._turns.expire(now):
+            self._take(turn, rows, result)
         for message in messages:
             item = self._read(message)
-            number = self._number(item) if self._turns.numbered else None
-            if number is None:
-                yield from self._settle(item, result)
-            elif (turns := self._turns.admit(number, self._now)) is None:
+            if type(item) is Rejected:
+                result.rejected.append(item)
+            elif not numbered:
+                rows.append(item)
+            elif (turns := admit(item, now)) is None:
                 result.duplicates.append(message)
             else:
                 for turn in turns:
-                    yield from self._take(turn, result)
+                    self._take(turn, rows, result)
+        return rows
 
-    def _read(self, message: Message) -> _Item:
+    def _read(self, message: Message) -> _Item | Rejected:
+        """What a message says. One that can't be used has its turn too, if it tells its number: it
+        is not missing."""
         route = self.routes.route(message.topic)
+        if route is None:
+            detail = f"{message.topic!r} matches no input topic"
+            return Rejected(message, "bad_topic", detail, "")
+        if message.retain and not self.spec.retained:
+            detail = "kept by the broker; input.retained is off"
+            return Rejected(message, "retained", detail, route.pattern)
         try:
-            if route is None:
-                raise PayloadError("bad_topic", f"{message.topic!r} matches no input topic")
-            if message.retain and not self.spec.retained:
-                raise PayloadError("retained", "kept by the broker; input.retained is off")
-            return _Row(message, route, self._decoder.decode(message.payload))
+            sample = self._decoder.decode(message.payload)
         except PayloadError as e:
             reason: Reason = e.reason  # type: ignore[assignment]
-            return Rejected(message, reason, str(e), route.pattern if route else "")
+            rejected = Rejected(message, reason, str(e), route.pattern)
+            number = self._decoder.number(message.payload)
+            if number is None:
+                return rejected
+            return _Item(route.stream, *number, message, route, None, rejected)
+        return _Item(route.stream, sample.epoch, sample.sequence, message, route, sample)
 
-    def _number(self, item: _Item) -> Numbered[_Item] | None:
-        """The message's number. One that can't be used has its turn too, if it tells its number:
-        it is not missing."""
-        if isinstance(item, _Row):
-            s = item.sample
-            assert s.sequence is not None  # noqa: S101 - the decoder was told to read it
-            return Numbered(item.route.stream, s.epoch, s.sequence, item)
-        route = self.routes.route(item.message.topic)
-        found = self._decoder.number(item.message.payload) if route else None
-        if route is None or found is None or item.reason == "retained":
-            return None
-        return Numbered(route.stream, *found, item)
-
-    def _take(self, turn: Turn[_Item], result: Result) -> Iterator[_Row]:
+    def _take(self, turn: Turn[_Item], rows: list[_Item], result: Result) -> None:
         """It is this message's turn; before it, something may be missing."""
-        item, stream, policy = turn.message.item, turn.message.stream, self.spec.on_gap
+        item, stream = turn.message, turn.message.stream
         if turn.gap is not None:
             result.gaps.append(turn.gap)
-            if policy == "stop":
+            if self.spec.on_gap == "stop":
                 self._turns.stop(stream)
-            elif policy == "reset":
+            elif self.spec.on_gap == "reset":
                 self._fresh.add(stream)
-        if isinstance(item, _Row) and self._turns.stopped(stream):
+        if item.rejected is not None:
+            result.rejected.append(item.rejected)
+        elif self._turns.stopped(stream):
             detail = f"{stream!r} has stopped at a gap: reset it to go on"
-            item = Rejected(item.message, "stopped", detail, item.route.pattern)
-        if isinstance(item, _Row) and stream in self._fresh:
-            self._fresh.discard(stream)
-            item = replace(item, fresh=True)
-        yield from self._settle(item, result)
-
-    def _settle(self, item: _Item, result: Result) -> Iterator[_Row]:
-        if isinstance(item, _Row):
-            yield item
+            result.rejected.append(Rejected(item.message, "stopped", detail, item.route.pattern))
         else:
-            result.rejected.append(item)
+            if stream in self._fresh:
+                self._fresh.discard(stream)
+                item.fresh = True
+            rows.append(item)
 
-    def _advance(self, rows: list[_Row]) -> Iterator[tuple[_Row, int, list[float] | None]]:
-        """Step all rows in order -> (row, its stream's step number, y or nothing; None if it
-        diverged)."""
+    def _advance(self, rows: list[_Item], result: Result) -> None:
+        """Step all rows in order, and answer them."""
         for chunk in self._chunks(rows):
-            streams = [row.route.stream for row in chunk]
+            streams = [row.stream for row in chunk]
             if chunk[0].fresh and streams[0] in self._steps:
                 self._session.reset(streams[0])
                 self._begin_anew(streams[0])
             batch = self._step(streams, [row.sample.features for row in chunk])
-            self._dirty.update(streams)
-            self._forgotten.difference_update(streams)
-            marks = (batch.y, batch.emitted, batch.counted, batch.diverged)
-            columns = (column.tolist() for column in marks)
-            for row, values, emitted, counted, diverged in zip(chunk, *columns, strict=True):
-                stream = row.route.stream
-                n = self._steps[stream] = self._steps.get(stream, 0) + counted
-                yield row, n, None if diverged else values if emitted else []
-                if diverged:
-                    self._begin_anew(stream)
+            self._used(streams)
+            self._answer(chunk, batch, result)
+
+    def _used(self, streams: list[str]) -> None:
+        """These have changed, in this order."""
+        self._forgotten.difference_update(streams)
+        self._turns.opened(streams)
+        last = dict.fromkeys(reversed(streams))
+        for stream in last:
+            self._dirty.pop(stream, None)
+        self._dirty.update(dict.fromkeys(reversed(last)))
+
+    def _answer(self, rows: list[_Item], batch: _Batch, result: Result) -> None:
+        steps, run, encode = self._steps, self._turns.run, self._encoder.encode
+        marks = (batch.y, batch.emitted, batch.counted, batch.diverged)
+        columns = (column.tolist() for column in marks)
+        for row, values, emitted, counted, diverged in zip(rows, *columns, strict=True):
+            stream, n = row.stream, steps.get(row.stream, 0) + counted
+            steps[stream] = n
+            if diverged:
+                detail = "the prediction is not finite; the stream starts anew"
+                rejected = Rejected(row.message, "diverged", detail, row.route.pattern)
+                result.rejected.append(rejected)
+                self._begin_anew(stream)
+            elif emitted:
+                payload = encode(stream, n, run(stream), row.sample, values)
+                answer = Outgoing(row.route.output, payload, stream, n, run(stream))
+                result.predictions.append(answer)
 
     def _begin_anew(self, stream: str) -> None:
         self._steps[stream] = 0
         self._turns.restart(stream)
 
-    def _chunks(self, rows: list[_Row]) -> Iterator[list[_Row]]:
+    def _chunks(self, rows: list[_Item]) -> Iterator[list[_Item]]:
         """The rows in parts that can be stepped at once: not where one begins anew, and not where
         the session has to evict for room."""
         starts = [0, *(i for i, row in enumerate(rows) if row.fresh and i), len(rows)]
@@ -250,10 +266,10 @@ class Pipeline:
             if part:
                 yield from [part] if self._fits(part) else ([row] for row in part)
 
-    def _fits(self, rows: list[_Row]) -> bool:
+    def _fits(self, rows: list[_Item]) -> bool:
         """False when the batch makes the session evict for room: whom depends on the order, so
         the batch then has to be stepped one message at a time."""
-        new = {row.route.stream for row in rows}.difference(self._steps)
+        new = {row.stream for row in rows}.difference(self._steps)
         return len(self._steps) + len(new) <= self.spec.capacity
 
     def _step(self, streams: list[str], x: list[list[float]]) -> _Batch:
@@ -279,17 +295,11 @@ class Pipeline:
         self._session.step_slots(self._session.slots(streams), rows, batch.y, batch.emitted)
         return batch
 
-    def _answer(self, row: _Row, n: int, values: list[float]) -> Outgoing:
-        stream = row.route.stream
-        run = self._turns.run(stream)
-        payload = self._encoder.encode(stream, n, run, row.sample, values)
-        return Outgoing(row.route.output, payload, stream, n, run)
-
     def _on_evict(self, eviction: Eviction) -> None:
         self._evictions.append(eviction)
         self._steps.pop(eviction.stream, None)
         self._turns.closed(eviction.stream)
-        self._dirty.discard(eviction.stream)
+        self._dirty.pop(eviction.stream, None)
         if eviction.stream in self._stored:
             self._forgotten.add(eviction.stream)
 

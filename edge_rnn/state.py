@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,8 +20,7 @@ from edge_rnn.kernels import SLOT, evict_order, touch
 _SLOT_BITS, _HANDLE = 0xFFFFFFFF, np.dtype(np.int64)
 
 
-@dataclass(frozen=True, slots=True)
-class StreamState:
+class StreamState(msgspec.Struct, frozen=True, gc=False):
     """One stream's memory: its id, how many steps it has taken, its state's raw bytes
     (little-endian float32: every state vector of the model in order, without padding)."""
 
@@ -121,9 +121,14 @@ class StateStore:
 
     def export(self, streams: Iterable[str]) -> list[StreamState]:
         """The states of open streams. Raises StreamError."""
-        slots = [(s, self.handle(s) & _SLOT_BITS) for s in streams]
+        ids = list(streams)
+        slots = np.array([self.handle(s) for s in ids], np.int64) & _SLOT_BITS
+        steps = self.table["steps"][slots].tolist()
+        states = self.slab[slots[:, None], self.words].astype("<f4", copy=False).tobytes()
+        size = 4 * len(self.words)
         return [
-            StreamState(s, int(self.table[slot]["steps"]), self._words(slot)) for s, slot in slots
+            StreamState(s, n, states[i * size : (i + 1) * size])
+            for i, (s, n) in enumerate(zip(ids, steps, strict=True))
         ]
 
     def load(self, states: Sequence[StreamState], now: float) -> None:
@@ -133,9 +138,6 @@ class StateStore:
             self.slab[handle & _SLOT_BITS, self.words] = np.frombuffer(s.state, "<f4")
             self.table[handle & _SLOT_BITS]["steps"] = s.steps
         touch(self.table, handles, now)
-
-    def _words(self, slot: int) -> bytes:
-        return bytes(self.slab[slot, self.words].astype("<f4").tobytes())
 
     def _open(self, streams: Sequence[str], now: float) -> NDArray[np.int64]:
         distinct = dict.fromkeys(streams)
