@@ -40,13 +40,16 @@ class Numbered(Protocol):
     """A message's stream and its number."""
 
     @property
-    def stream(self) -> str: ...
+    def stream(self) -> str:
+        """Its id."""
 
     @property
-    def epoch(self) -> int: ...
+    def epoch(self) -> int:
+        """See `Position`."""
 
     @property
-    def sequence(self) -> Number: ...
+    def sequence(self) -> Number:
+        """See `Position`."""
 
 
 T = TypeVar("T", bound=Numbered)

@@ -25,6 +25,8 @@ from edge_rnn.state import Eviction
 from edge_rnn.topics import Route, Routes
 from edge_rnn.turns import Turns
 
+_NO_SAMPLE = Sample(())
+
 
 class _Item(msgspec.Struct, gc=False):
     """A message whose turn may come: with a sample to step, or the reason why there is none.
@@ -35,7 +37,7 @@ class _Item(msgspec.Struct, gc=False):
     sequence: Any  # a Number where messages are numbered
     message: Message
     route: Route
-    sample: Sample | None
+    sample: Sample
     rejected: Rejected | None = None
     fresh: bool = False
 
@@ -164,7 +166,7 @@ class Pipeline:
             self._take(turn, rows, result)
         for message in messages:
             item = self._read(message)
-            if type(item) is Rejected:
+            if isinstance(item, Rejected):
                 result.rejected.append(item)
             elif not numbered:
                 rows.append(item)
@@ -193,7 +195,7 @@ class Pipeline:
             number = self._decoder.number(message.payload)
             if number is None:
                 return rejected
-            return _Item(route.stream, *number, message, route, None, rejected)
+            return _Item(route.stream, *number, message, route, _NO_SAMPLE, rejected)
         return _Item(route.stream, sample.epoch, sample.sequence, message, route, sample)
 
     def _take(self, turn: Turn[_Item], rows: list[_Item], result: Result) -> None:
@@ -272,14 +274,16 @@ class Pipeline:
         new = {row.stream for row in rows}.difference(self._steps)
         return len(self._steps) + len(new) <= self.spec.capacity
 
-    def _step(self, streams: list[str], x: list[list[float]]) -> _Batch:
+    def _step(self, streams: list[str], x: Sequence[Sequence[float]]) -> _Batch:
         """Step the rows of x (B, I) in order; a stream restarts after a row that diverged."""
         batch = self._stepped(streams, x)
         for stream in {streams[i] for i in np.flatnonzero(batch.diverged)}:
             self._restart(stream, [i for i, s in enumerate(streams) if s == stream], x, batch)
         return batch
 
-    def _restart(self, stream: str, places: list[int], x: list[list[float]], batch: _Batch) -> None:
+    def _restart(
+        self, stream: str, places: list[int], x: Sequence[Sequence[float]], batch: _Batch
+    ) -> None:
         """Step again, from the initial state, the rows that came after one that diverged."""
         while (bad := np.flatnonzero(batch.diverged[places])).size:
             self._session.reset(stream)
@@ -287,7 +291,7 @@ class Pipeline:
             again = self._stepped([stream] * len(places), [x[i] for i in places])
             batch.y[places], batch.emitted[places] = again.y, again.emitted
 
-    def _stepped(self, streams: list[str], x: list[list[float]]) -> _Batch:
+    def _stepped(self, streams: list[str], x: Sequence[Sequence[float]]) -> _Batch:
         rows = np.array(x, np.float32).reshape(len(x), self._widths[0])
         counted = ~masked(self.model, rows) | (self.model.window is not None)
         y = np.empty((len(x), self._widths[1]), np.float32)

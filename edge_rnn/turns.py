@@ -23,7 +23,8 @@ class Carrier(Numbered, Protocol):
     """What came of a message that MQTT brought."""
 
     @property
-    def message(self) -> _Message: ...
+    def message(self) -> _Message:
+        """It."""
 
 
 T = TypeVar("T", bound=Carrier)

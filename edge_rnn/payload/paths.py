@@ -38,6 +38,7 @@ FLOAT32_MAX = math.nextafter(2.0**128 - 2.0**103, 0)  # beyond it a float64 roun
 _STEP = re.compile(r"""\.?([^.\[\]"$]+)|\[(\d{1,5})\]|\[("(?:[^"\\]|\\.)*")\]""")
 
 Path = tuple[str | int, ...]
+Feature = Annotated[float, msgspec.Meta(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
 Timestamp = int | float | str | None
 Whole = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Number = int | float
@@ -103,7 +104,7 @@ class Place:
                 raise bad("wrong_type", f"{self.text} is {_brief(value)}, expected {wanted}")
         elif self.type is Number:
             _check_number(self.text, value, limit=sys.float_info.max)
-        elif self.type is float:
+        elif self.type is Feature:
             _check_number(self.text, value)
         elif not isinstance(value, list):
             raise bad("wrong_type", f"{self.text} is {_brief(value)}, expected an array")
@@ -192,7 +193,8 @@ def _check_number(
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise bad("wrong_type", f"{where} is {_brief(value)}, expected {wanted}")
     if abs(value) > limit:
-        raise bad("not_finite", f"{where} is {_brief(value)}, at most {limit:.6g} allowed")
+        kind = "float32" if limit == FLOAT32_MAX else "float64"
+        raise bad("not_finite", f"{where} is {_brief(value)}, too large for {kind}")
 
 
 def _show(path: Path) -> str:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_rnn import turns
 from edge_rnn.graph import Pool
 from edge_rnn.journal import Saved
 from edge_rnn.messages import Message, Spec
@@ -364,3 +365,13 @@ def test_times_tell_duplicates(model, spec, samples):
     first = feed(pipeline, messages)
     assert [p.n for p in first.predictions] == [1, 2, 3, 4, 5, 6]
     assert len(feed(pipeline, messages).duplicates) == 6
+
+
+def test_a_stream_that_lives_again_keeps_its_run(model, spec, monkeypatch):
+    """However many others are forgotten meanwhile: a mark may go only while there is no state."""
+    monkeypatch.setattr(turns, "_REMEMBERED", 0)
+    pipeline = Pipeline(model, replace(spec, capacity=2))
+    names = ["d0", "d1", "d2"] + [name for i in range(3, 60) for name in ("d0", f"d{i}")]
+    result = feed(pipeline, [(f"in/{name}", b'{"a": 1, "b": 1}') for name in names])
+    assert [p.run for p in result.predictions if p.stream == "d0"] == [0] + 57 * [1]
+    assert len(pipeline.changes().dropped) == 58 - 20
