@@ -53,7 +53,7 @@ class Player:
     def __init__(self, pipeline: Pipeline, max_batch: int = 1024) -> None:
         self.pipeline, self.max_batch, self.summary = pipeline, max_batch, Summary()
         spec = pipeline.spec
-        self._timed = spec.ttl is not None or spec.ordering() is not None
+        self._timed = spec.ttl is not None or spec.numbered
         self._batch: list[Message] = []
         self._tick = 0
 
