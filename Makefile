@@ -44,7 +44,7 @@ test-arm64: .venv/dev
 
 # Kill the daemon over and over at real brokers: is anything lost, doubled or wrong?   (KILLS=60)
 campaign: .venv/dev
-	@$(BIN)/python -m tests.daemon.campaign --kills $(KILLS)
+	@$(BIN)/python -m tests.delivery.campaign --kills $(KILLS) $(ARGS)
 
 # Train the demo's network anew and convert it.
 train: .venv/dev

@@ -53,6 +53,7 @@ class Link:
         self._wakeup, self._clock, self._patient = wakeup, clock, patient
         self.name = f"{settings.host}:{settings.port}"
         self.ready = False
+        self._let_in = False  # some brokers send us messages before they say that we're ready
         self._window = Window(metrics)
         self._receipts = Receipts()
         self._transport: Transport | None = None
@@ -65,7 +66,7 @@ class Link:
     @property
     def room(self) -> int:
         """How many publications can be handed over now."""
-        return max(0, MAX_IN_FLIGHT - len(self._window)) if self.ready else 0
+        return max(0, MAX_IN_FLIGHT - len(self._window)) if self._let_in else 0
 
     @property
     def confirmed(self) -> list[int]:
@@ -203,6 +204,7 @@ class Link:
             text = "%s: the broker keeps our session for %.0f s only, not for session_expiry's %.0f"
             log.warning(text, self.name, a.session_expiry, s.session_expiry)
         self._inbox.reconnected(a.session_present)
+        self._let_in = True
         if s.filters:
             self._subscribe(a.session_present)
         else:
@@ -302,7 +304,7 @@ class Link:
         assert self._transport is not None  # noqa: S101 - asked for then only
         self._transport.close(politely=politely)
         self._count_dropped("unsent", self._transport.unsent)
-        self._transport, self.ready = None, False
+        self._transport, self.ready, self._let_in = None, False, False
         self._receipts = Receipts()
 
 

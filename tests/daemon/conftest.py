@@ -46,6 +46,15 @@ connection_timeout_ms = 5000
 max_payload_size = 20480
 max_inflight_count = 100
 dynamic_filters = true
+[v5.1]
+name = "v5-1"
+listen = "127.0.0.1:{port5}"
+next_connection_delay_ms = 1
+[v5.1.connections]
+connection_timeout_ms = 5000
+max_payload_size = 20480
+max_inflight_count = 100
+dynamic_filters = true
 """
 RUN_IOTCORE = """
 import logging, sys
@@ -90,6 +99,10 @@ class Broker:
     def command(self) -> list[str]:
         raise NotImplementedError
 
+    def port_of(self, protocol: str) -> int:
+        """Where it speaks this version of MQTT."""
+        return self.port
+
     def start(self) -> Broker:
         with (self.folder / "broker.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -125,10 +138,15 @@ class Mosquitto(Broker):
 
 @dataclass
 class IotCore(Broker):
+    port5: int = field(default_factory=free_port)
+
     def command(self) -> list[str]:
         config = self.folder / "rumqttd.toml"
-        config.write_text(IOTCORE.format(port=self.port))
+        config.write_text(IOTCORE.format(port=self.port, port5=self.port5))
         return [sys.executable, "-c", RUN_IOTCORE, str(config)]
+
+    def port_of(self, protocol: str) -> int:
+        return self.port5 if protocol == "5" else self.port
 
 
 class Client:

@@ -72,6 +72,21 @@ def test_predictions_come_in_order_and_a_restart_continues_bit_for_bit(
     assert [p for t, p in user.messages if t == "status"] == [b"online", b"offline"] * 2
 
 
+def test_more_messages_wait_than_the_broker_sends_unacknowledged(
+    broker, client, daemon, write_config, samples, expected
+):
+    """Some brokers confirm the subscription behind the messages that they may send so."""
+    broker, protocol = broker
+    config = write_config(broker.port, broker=protocol)
+    daemon(config).wait_ready().stop()
+    user = client(broker.port)
+    messages = samples(300)
+    send(user, messages)
+    d = daemon(config)
+    assert user.wait(300, "out/") == [p for _, p in expected(messages)]
+    d.stop()
+
+
 def test_retained_messages_are_ignored_and_counted(
     mosquitto, client, daemon, write_config, samples, expected
 ):

@@ -1,0 +1,182 @@
+"""What is done to a daemon before it starts: death at a write boundary, and other troubles."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edge_rnn.daemon.outbox import Outbox
+from edge_rnn.daemon.service import Service
+from edge_rnn.journal import Journal
+from tests.delivery import power
+
+Condition = Callable[..., bool]
+LONGEST_COMMIT = 0.004
+
+
+def _always(*_: Any) -> bool:
+    return True
+
+
+def _forgets(_: Journal, commit: Any, letters: Any = (), delivered: Any = (), *more: Any) -> bool:
+    return bool(delivered)
+
+
+BOUNDARIES: dict[str, tuple[str, str, str, Condition]] = {
+    "opening the state file": ("journal", "load", "after", _always),
+    "before the commit": ("journal", "commit", "before", _always),
+    "inside the commit": ("journal", "_post", "before", _always),
+    "about the commit": ("journal", "commit", "about", _always),
+    "in a checkpoint": ("journal", "commit", "checkpoint", _always),
+    "after the commit": ("journal", "commit", "after", _always),
+    "before acknowledging": ("link", "ack", "before", _always),
+    "acknowledged": ("link", "ack", "after", _always),
+    "while sending": ("link", "publish", "after", _always),
+    "inside a packet": ("socket", "send", "torn", lambda _, data, *__: len(data) > 4),
+    "sent": ("outbox", "send", "after", _always),
+    "before what arrived is forgotten": ("journal", "commit", "before", _forgets),
+    "after what arrived was forgotten": ("journal", "commit", "after", _forgets),
+    "while stopping": ("service", "_flush", "before", _always),
+    "power loss": ("journal", "commit", "power", _always),
+    "power loss in a checkpoint": ("journal", "commit", "checkpoint", _always),
+}
+"""Where a process can die: whose method, which side of it, and on which calls.
+
+about: at some microsecond while the commit runs, by another process's hand; checkpoint: the same
+while each commit also writes the database itself; torn: after a part of the bytes; power: after the
+commit, whose writes `power.tear` then undoes in part.
+"""
+
+
+def die(boundary: str, count: int, seed: int) -> None:
+    """Have the process be killed when it comes to the boundary for the count-th time."""
+    owner, name, side, condition = BOUNDARIES[boundary]
+    reached = 0
+
+    def plant(kind: type) -> None:
+        original: Callable[..., Any] = getattr(kind, name)
+
+        def killed(self: Any, *args: Any, **kwargs: Any) -> Any:
+            nonlocal reached
+            reached += condition(self, *args, **kwargs)
+            if reached < count:
+                return original(self, *args, **kwargs)
+            return SIDES[side](original, random.Random(seed), self, *args, **kwargs)
+
+        setattr(kind, name, killed)
+
+    if boundary == "while stopping":
+        _at_commit(count, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        count = 1
+    if owner == "link":
+        _when_made(plant)
+    else:
+        plant({"journal": Journal, "outbox": Outbox, "service": Service,
+               "socket": socket.socket}[owner])  # fmt: skip
+
+
+def _now() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def _before(original: Callable[..., Any], r: random.Random, *args: Any, **kwargs: Any) -> None:
+    _now()
+
+
+def _after(original: Callable[..., Any], r: random.Random, self: Any, *args: Any, **k: Any) -> None:
+    original(self, *args, **k)
+    if hasattr(self, "flush"):
+        self.flush()  # what was written is what a kill leaves on the way
+    _now()
+
+
+def _about(original: Callable[..., Any], r: random.Random, *args: Any, **kwargs: Any) -> None:
+    """Another process kills us while this runs, or a moment later."""
+    victim, moment = os.getpid(), r.uniform(0, LONGEST_COMMIT)
+    if not os.fork():
+        time.sleep(moment)
+        os.kill(victim, signal.SIGKILL)
+        os._exit(0)
+    original(*args, **kwargs)
+    time.sleep(60)
+
+
+def _checkpoint(original: Callable[..., Any], r: random.Random, self: Any, *args: Any) -> None:
+    self._db.execute("PRAGMA wal_autocheckpoint = 1")
+    _about(original, r, self, *args)
+
+
+def _torn(original: Callable[..., Any], r: random.Random, self: Any, data: Any, *args: Any) -> None:
+    original(self, bytes(data)[: r.randint(1, len(data) - 1)], *args)
+    _now()
+
+
+def _power(original: Callable[..., Any], r: random.Random, self: Any, *args: Any) -> None:
+    """Note how much of the log is safe before the commit whose writes are torn then."""
+    power.note_safe(Path(f"{self.path}-wal"))
+    original(self, *args)
+    _now()
+
+
+SIDES: dict[str, Callable[..., Any]] = {
+    "before": _before,
+    "after": _after,
+    "about": _about,
+    "checkpoint": _checkpoint,
+    "torn": _torn,
+    "power": _power,
+}
+
+
+def _when_made(plant: Callable[[type], None]) -> None:
+    """Plant in the class of the connection, whichever the configuration makes."""
+    original = Service._make_link
+
+    def make(self: Service) -> Any:
+        link = original(self)
+        plant(type(link))
+        return link
+
+    Service._make_link = make  # type: ignore[method-assign]
+
+
+def _at_commit(count: int, do: Callable[[], None]) -> None:
+    original, commits = Journal.commit, 0
+
+    def commit(self: Journal, *args: Any, **kwargs: Any) -> Any:
+        nonlocal commits
+        commits += 1
+        if commits == count:
+            do()
+        return original(self, *args, **kwargs)
+
+    Journal.commit = commit  # type: ignore[method-assign]
+
+
+def limit(name: str, value: int) -> None:
+    """At most so much of a resource: `RLIMIT_AS` counts from what is in use now."""
+    if name == "RLIMIT_AS":
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        value += pages * resource.getpagesize()
+    if name == "RLIMIT_FSIZE":
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write fails with EFBIG
+    number = getattr(resource, name)
+    resource.setrlimit(number, (value, resource.getrlimit(number)[1]))
+
+
+def wall_clock(file: str) -> None:
+    """The wall clock is off by as many seconds as the file says at that moment."""
+    true_time, true_time_ns = time.time, time.time_ns
+    time.time = lambda: true_time() + float(Path(file).read_text())
+    time.time_ns = lambda: true_time_ns() + int(1e9 * float(Path(file).read_text()))
+
+
+HOBBLES: dict[str, Callable[..., None]] = {"die": die, "limit": limit, "wall clock": wall_clock}
