@@ -24,6 +24,7 @@ class Metrics:
     disconnects: int = 0
     saves: int = 0
     save_errors: int = 0
+    written_bytes: int = 0
     batches: int = 0
     batch_seconds: float = 0.0
     batch_seconds_max: float = 0.0

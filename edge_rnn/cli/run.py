@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from edge_rnn.config import load_config
+from edge_rnn.config.schema import State
 from edge_rnn.daemon import Plan, make_plan
 from edge_rnn.daemon import run as serve
 
@@ -55,13 +56,17 @@ def describe(plan: Plan) -> str:
         "stream": config.routes.stream,
         "publish": f"{config.routes.output} (QoS {tables.output.qos})",
         "status": settings.status.topic if settings.status else "none",
-        "state": f"{config.state_file}, {_saves(tables.state.save_every)}",
+        "state": f"{config.state_file}, {_saves(tables.state)}",
     }
     return "\n".join(f"{key:<10} {value}" for key, value in lines.items())
 
 
-def _saves(every: float | None) -> str:
-    return "with each batch" if every is None else f"every {every:g} s"
+def _saves(state: State) -> str:
+    least = state.commit_every or state.save_every
+    often = f"at most every {least:g} s" if least else "with each batch"
+    budget = f", {state.write_budget * 86400 / 1e6:g} MB/day" if state.write_budget else ""
+    forgets = "" if state.save_every is None else "; a crash forgets what came since"
+    return f"saved {often}{budget}{forgets}"
 
 
 class _JsonLines(logging.Formatter):

@@ -28,6 +28,7 @@ _EXCLUSIVE = (
     ("broker", "username", "username_env"),
     ("broker", "username_file", "username_env"),
     ("broker", "password_file", "password_env"),
+    ("state", "save_every", "commit_every"),
 )
 _NO_SECRETS = (
     "a password does not belong in this file: put it in a file of its own and give "
@@ -131,6 +132,8 @@ def load_config(path: str | Path) -> Config:
     _check_status(source, tables.status, routes)
     _check_paths(source, tables.input)
     _check_broker(source, tables.broker)
+    if math.isinf(tables.state.commit_every or 0):
+        raise source.error(("state", "commit_every"), "must be finite")
     return Config(source, tables, spec, routes)
 
 

@@ -16,6 +16,9 @@ from msgspec import Meta
 from edge_rnn.payload import MAX_PAYLOAD_BYTES
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_BYTE_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*(kB|MB|GB)\s*/\s*(h|day)")
+_BYTES = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
+_PERIODS = {"h": 3600.0, "day": 86400.0}
 _UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -37,6 +40,18 @@ class Seconds(float):
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e10:
             raise ValueError('expected a positive number of seconds or "10s", "5m", "1h", "off"')
         return cls(value)
+
+
+class ByteRate(float):
+    """Bytes a second."""
+
+    @classmethod
+    def parse(cls, value: object) -> ByteRate:
+        """Of text such as "500 MB/day" or "20 MB/h". Raises ValueError."""
+        match = _BYTE_RATE.fullmatch(value) if isinstance(value, str) else None
+        if match is None or not float(match[1]):
+            raise ValueError('expected bytes in a time: "500 MB/day", "2 GB/day", "20 MB/h"')
+        return cls(float(match[1]) * _BYTES[match[2]] / _PERIODS[match[3]])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +156,8 @@ class State:
 
     file: Path | None = None
     save_every: Seconds | None = None
+    commit_every: Seconds | None = None
+    write_budget: ByteRate | None = None
     ttl: Seconds = Seconds(math.inf)
     capacity: Annotated[int, Meta(ge=1, lt=2**31)] = 1000
     on_model_change: Literal["refuse", "discard"] = "refuse"

@@ -4,40 +4,31 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import msgspec
 
 from edge_rnn.config import load_config
+from edge_rnn.daemon.commits import Answer, Commits
 from edge_rnn.daemon.outbox import Outbox
 from edge_rnn.daemon.plan import Plan, make_plan
 from edge_rnn.daemon.rejects import RejectFile
 from edge_rnn.daemon.signals import Signals
 from edge_rnn.daemon.systemd import notify
 from edge_rnn.errors import EdgeRnnError
-from edge_rnn.journal import Journal, Letter
+from edge_rnn.journal import Journal
 from edge_rnn.lineage import lineage
-from edge_rnn.messages import Message, Rejected, Result
+from edge_rnn.messages import Rejected, Result
 from edge_rnn.metrics import Metrics
 from edge_rnn.mqtt import Inbox, Link
 from edge_rnn.ordering import Gap
 from edge_rnn.state import Eviction
 
 FLUSH_SECONDS = 5.0
-IDLE_SECONDS = 1.0
-RETRY_SECONDS = 1.0
+EXPIRE_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 clock = time.monotonic
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """A batch and what came of it."""
-
-    batch: Sequence[Message]
-    result: Result
 
 
 class Service:
@@ -63,12 +54,11 @@ class Service:
         self._outbox = Outbox(tables.output.qos, tables.output.retain)
         for box, letters in self._journal.outbox():
             self._outbox.put(box, letters)
-        self._exact = tables.state.save_every is None
-        self._unsaved: _Answer | None = None
+        self._commits = Commits(
+            tables.state, plan.pipeline, self._journal, self._outbox, metrics, clock
+        )
         now = clock()
-        self._retry_at = now
-        self._save_at = now + self._save_every
-        self._beat_at = now
+        self._beat_at = self._expire_at = now
         self._stats_at = now + tables.log.stats_every
         log.info("pipeline %s: %d streams", config.name, plan.pipeline.streams)
 
@@ -86,11 +76,6 @@ class Service:
         finally:
             self._close()
         return following
-
-    @property
-    def _save_every(self) -> float:
-        """Seconds between looks at idle streams, and saves where these are not of each batch."""
-        return self._plan.config.tables.state.save_every or IDLE_SECONDS
 
     def _continue(self) -> None:
         self._report_evictions(self._plan.pipeline.load(self._journal.load(), clock()))
@@ -115,49 +100,39 @@ class Service:
     def _patience(self) -> float:
         """How long a poll may wait."""
         now = clock()
-        if self._unsaved is not None:
-            return max(0.0, min(1.0, self._retry_at - now))
-        if len(self._inbox) and self._link.room:
+        if len(self._inbox) and self._takes():
             return 0.0
-        return max(0.0, min(1.0, self._save_at - now, self._plan.pipeline.due() - now))
+        due = min(self._expire_at, self._commits.due())
+        if not self._commits.failing:
+            due = min(due, self._plan.pipeline.due())
+        return max(0.0, min(1.0, due - now))
 
-    def _answer(self) -> None:
+    def _answer(self, *, early: bool = False) -> None:
         """Step what has arrived; make it safe; only then acknowledge it and send the answers."""
-        if self._unsaved is None:
-            self._unsaved = self._next_answer()
-        if self._unsaved is not None and clock() >= self._retry_at and self._make_safe():
-            answer, self._unsaved = self._unsaved, None
-            self._link.ack(answer.batch)
-            self._report(answer.result)
+        if (answer := self._next_answer()) is not None:
+            self._commits.add(answer)
+        early = early or self._commits.waiting >= self._plan.config.tables.queue.size
+        for safe in self._commits.settle(clock(), early=early):
+            self._link.ack(safe.batch)
+            self._report(safe.result)
         self._outbox.send(self._link)
         self._link.flush()
 
-    def _next_answer(self) -> _Answer | None:
-        most = min(self._plan.config.tables.queue.max_batch, self._link.room)
-        batch = [] if self._outbox.waiting else self._inbox.take(most)
+    def _takes(self) -> int:
+        """How many messages can be stepped now: none while the disk takes no states, or the
+        broker no predictions."""
+        if self._commits.failing or self._outbox.waiting:
+            return 0
+        return min(self._plan.config.tables.queue.max_batch, self._link.room)
+
+    def _next_answer(self) -> Answer | None:
+        batch = self._inbox.take(self._takes())
         start = clock()
-        if not batch and start < self._plan.pipeline.due():
+        if not batch and (start < self._plan.pipeline.due() or self._commits.failing):
             return None
-        answer = _Answer(batch, self._plan.pipeline.feed(batch, start))
+        answer = Answer(batch, self._plan.pipeline.feed(batch, start))
         self._metrics.batch(clock() - start)
         return answer
-
-    def _make_safe(self) -> bool:
-        """The answer's states and letters are on disk, if each batch is saved. When the disk does
-        not take them, nothing is acknowledged and nothing more is stepped until it does."""
-        assert self._unsaved is not None  # noqa: S101 - asked for then only
-        letters = [(p.topic, p.payload) for p in self._unsaved.result.predictions]
-        box = 0
-        if self._exact:
-            try:
-                box = self._save(letters if self._outbox.qos else ())
-            except OSError as e:
-                self._metrics.save_errors += 1
-                self._retry_at = clock() + RETRY_SECONDS
-                log.error("%s; nothing is acknowledged until it works", e)
-                return False
-        self._outbox.put(box, letters)
-        return True
 
     def _tend(self, now: float) -> None:
         """What is due by the clock."""
@@ -165,11 +140,9 @@ class Service:
         if now >= self._beat_at:
             notify("WATCHDOG=1")
             self._beat_at = now + 1.0
-        if now >= self._save_at:
-            if self._unsaved is None:
-                self._report_evictions(self._plan.pipeline.expire(now))
-                self._save_or_log()
-            self._save_at = now + self._save_every
+        if now >= self._expire_at:
+            self._report_evictions(self._plan.pipeline.expire(now))
+            self._expire_at = now + EXPIRE_SECONDS
         if now >= self._stats_at:
             self._log_stats()
             self._stats_at = now + self._plan.config.tables.log.stats_every
@@ -195,15 +168,19 @@ class Service:
         """Answer what has arrived, save, and see the answers off. Raises OSError if not saved."""
         deadline = clock() + FLUSH_SECONDS
         self._link.stop_receiving()
-        while (len(self._inbox) or self._unsaved) and self._link.ready and clock() < deadline:
-            if not self._link.room:
+        while self._left() and clock() < deadline:
+            if not self._takes():
                 self._link.poll(0.1, 1)
-            self._answer()
-        if self._unsaved is None:
-            self._save()
+            self._answer(early=True)
+        if not self._commits:
+            self._commits.save()
         self._flush(deadline)
         self._link.offline()
         self._flush(deadline)
+
+    def _left(self) -> bool:
+        """Is there something to answer, or to make safe?"""
+        return bool(self._commits) or (self._link.ready and len(self._inbox) > 0)
 
     def _flush(self, deadline: float) -> None:
         self._link.flush()
@@ -215,32 +192,11 @@ class Service:
     def _close(self) -> None:
         """Give everything back, whatever has happened."""
         self._link.close()
-        self._save_or_log()
+        self._commits.close()
         self._journal.close()
         if self._rejects:
             self._rejects.close()
         self._log_stats()
-
-    def _save(self, letters: Sequence[Letter] = ()) -> int:
-        """Make durable what has changed -> the id of the letters' box. Raises OSError."""
-        commit = self._plan.pipeline.changes()
-        if not (commit or letters or self._outbox.arrived):
-            return 0
-        box = self._journal.commit(commit, letters, self._outbox.arrived)
-        self._plan.pipeline.saved()
-        self._outbox.arrived.clear()
-        self._metrics.saves += 1
-        return box
-
-    def _save_or_log(self) -> None:
-        """Save unless a batch is in the making, whose letters must be saved with it."""
-        if self._unsaved is not None and self._exact:
-            return
-        try:
-            self._save()
-        except OSError as e:
-            self._metrics.save_errors += 1
-            log.error("%s; trying again later", e)
 
     def _report(self, result: Result) -> None:
         self._metrics.predicted += len(result.predictions)
