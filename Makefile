@@ -12,10 +12,11 @@ SECONDS ?= 60
 DEVICES ?= 8
 SPEED ?= 1
 KILLS ?= 60
+N ?= 1000000
 DEV_EXTRAS := onnx keras demo train litert plot parquet metrics
 export EDGE_RNN_CACHE ?= $(CURDIR)/build/cache
 
-.PHONY: help demo test test-nojit test-arm64 campaign lint check train lock clean
+.PHONY: help demo test test-nojit test-arm64 campaign fuzz lint check train lock clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -45,6 +46,10 @@ test-arm64: .venv/dev
 # Kill the daemon over and over at real brokers: is anything lost, doubled or wrong?   (KILLS=60)
 campaign: .venv/dev
 	@$(BIN)/python -m tests.delivery.campaign --kills $(KILLS) $(ARGS)
+
+# Feed it mutated payloads and packets: does any crash it, or change anything?   (N=1000000)
+fuzz: .venv/dev
+	@$(BIN)/python -m tests.delivery.fuzz -n $(N) $(ARGS)
 
 # Train the demo's network anew and convert it.
 train: .venv/dev
