@@ -75,7 +75,8 @@ class PacketReader:
         except BaseException as e:  # the codec panics at text that is not UTF-8
             if type(e).__name__ != "PanicException":
                 raise
-            return self._skip(view, "text that is not UTF-8", arrivals)
+            with view:  # given back here, whoever keeps the exception and what it refers to
+                return self._skip(view, "text that is not UTF-8", arrivals)
         if type(packet) is PublishPacket:
             self._message(packet, arrivals)
         elif type(packet) is PubAckPacket:
