@@ -11,6 +11,7 @@
         StaleSlotError               a slot whose stream has been evicted
       SnapshotError(ValueError)      a snapshot of another model, or damaged
       JournalError(ValueError)       a state file that can't be used; names the file
+      StateError(ValueError)         a request about streams that is refused; nothing was changed
       RecordingError(ValueError)     a recording that can't be replayed; names the file
       ConfigError(ValueError)        a pipeline file; names the line
       PayloadError(ValueError)       one message that can't be used; carries its reason
@@ -65,6 +66,10 @@ class SnapshotError(EdgeRnnError, ValueError):
 
 class JournalError(EdgeRnnError, ValueError):
     """A state file that is damaged, in use, or of another model; the message names the file."""
+
+
+class StateError(EdgeRnnError, ValueError):
+    """An operator's request about streams that is refused; nothing was changed."""
 
 
 class RecordingError(EdgeRnnError, ValueError):

@@ -11,12 +11,12 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -130,9 +130,10 @@ class Saved:
 class Journal:
     """The states of a pipeline's streams on disk.
 
-    model: the digest of the model whose states they are; lineage: that of the network it is a
-    number format of, whose states are kept when only the format changed; pipeline: whose streams
-    they are. on_model_change: what to do with another model's states.
+    model: the digest of the model whose states they are, None: whatever is in the file; lineage:
+    that of the network it is a number format of, whose states are kept when only the format
+    changed; pipeline: whose streams they are. on_model_change: what to do with another model's
+    states.
     synchronous: "full" survives power loss; "normal" may then lose the last commits.
     Raises JournalError, naming the file, if it is another model's or pipeline's, in use by
     another process, damaged, or of an unknown schema; OSError if it can't be created.
@@ -142,7 +143,7 @@ class Journal:
         self,
         path: Path,
         *,
-        model: str,
+        model: str | None,
         pipeline: str,
         lineage: str | None = None,
         on_model_change: OnModelChange = "refuse",
@@ -228,6 +229,13 @@ class Journal:
         blob = msgspec.msgpack.encode(letters)
         return self._db.execute("INSERT INTO outbox (messages) VALUES (?)", (blob,)).lastrowid or 0
 
+    def query(self, sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """The rows that a SELECT finds. Raises JournalError if the file is damaged."""
+        try:
+            return self._db.execute(sql, values).fetchall()
+        except sqlite3.Error as e:
+            raise _damaged(self.path, e) from e
+
     def recall(self, key: str) -> str | None:
         """A note kept by `remember`."""
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
@@ -255,7 +263,11 @@ class Journal:
         self.close()
 
     def _claim(
-        self, model: str, lineage: str | None, pipeline: str, on_model_change: OnModelChange
+        self,
+        model: str | None,
+        lineage: str | None,
+        pipeline: str,
+        on_model_change: OnModelChange,
     ) -> None:
         """Create or check the file's owner."""
         if not self._scalar("SELECT COUNT(*) FROM sqlite_schema"):
@@ -273,6 +285,8 @@ class Journal:
                 f"{self.path}: holds the streams of pipeline {owner!r}, not of {pipeline!r}: "
                 "give each pipeline its own state.file"
             )
+        if model is None:
+            return
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._change_model(model, lineage, on_model_change)

@@ -124,6 +124,14 @@ class Ordering(Generic[T]):
         heappush(heap, (message.epoch, message.sequence, message))
         self._since[_key(message)] = now
 
+    def forget(self, stream: str) -> None:
+        """Hold none of the stream's messages, and have it begin at its next one."""
+        self.positions.pop(stream, None)
+        for epoch, sequence, _ in self._waiting.pop(stream, ()):
+            key = stream, epoch, sequence
+            del self._since[key]
+            self.held.pop(key, None)
+
     def _hold_back(self, message: T, now: float) -> list[Turn[T]] | None:
         key = _key(message)
         if key in self._since:

@@ -21,7 +21,7 @@ from edge_rnn.messages import Message, Outgoing, Reason, Rejected, Result, Spec
 from edge_rnn.ordering import Turn
 from edge_rnn.payload import Encoder, Sample
 from edge_rnn.session import Session
-from edge_rnn.state import Eviction
+from edge_rnn.state import Eviction, StreamState
 from edge_rnn.topics import Route, Routes
 from edge_rnn.turns import Turns
 
@@ -98,6 +98,11 @@ class Pipeline:
         return self._session.digest
 
     @property
+    def state_bytes(self) -> int:
+        """Bytes of one stream's state in a journal."""
+        return self._session.state_bytes
+
+    @property
     def streams(self) -> int:
         """How many streams are open."""
         return len(self._steps)
@@ -136,14 +141,32 @@ class Pipeline:
 
         Those beyond the capacity are forgotten. Raises SnapshotError if they are not this model's.
         """
-        states = saved.states
-        self._stored.update(s.stream for s in states)
-        for start in range(0, max(1, len(states)), self.spec.capacity):
-            self._session.load_states(states[start : start + self.spec.capacity])
-        self._steps = {s: self._session.steps(s) for s in self._session.streams}
         held = (self._read(Message(h.topic, h.payload)) for h in saved.held)
         self._turns.load(saved, (m for m in held if isinstance(m, _Item)), now)
+        self._open(saved.states)
         return self._take_evictions()
+
+    def adopt(self, commit: Commit) -> list[Eviction]:
+        """Follow a commit that an operator has made of states, marks and streams to forget.
+
+        Nothing of ours may wait to be saved. Those beyond the capacity are forgotten.
+        """
+        for stream in commit.forgotten:
+            if self._steps.pop(stream, None) is not None:
+                self._session.close(stream)
+            self._stored.discard(stream)
+        self._fresh.difference_update(m.stream for m in commit.marks)
+        self._turns.adopt(commit)
+        self._open(commit.states)
+        return self._take_evictions()
+
+    def _open(self, states: Sequence[StreamState]) -> None:
+        """Have these states, as the journal does."""
+        self._stored.update(s.stream for s in states)
+        for start in range(0, len(states), self.spec.capacity):
+            part = states[start : start + self.spec.capacity]
+            self._steps.update((s.stream, s.steps) for s in part)
+            self._session.load_states(part)
 
     def changes(self) -> Commit:
         """What has changed since the last `saved`."""
@@ -210,7 +233,7 @@ class Pipeline:
         if item.rejected is not None:
             result.rejected.append(item.rejected)
         elif self._turns.stopped(stream):
-            detail = f"{stream!r} has stopped at a gap: reset it to go on"
+            detail = f"{stream!r} has stopped at a gap until `edge-rnn state reset`"
             result.rejected.append(Rejected(item.message, "stopped", detail, item.route.pattern))
         else:
             if stream in self._fresh:

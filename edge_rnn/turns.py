@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
@@ -87,16 +87,30 @@ class Turns(Ordering[T]):
 
     def load(self, saved: Saved, held: Iterable[T], now: float) -> None:
         """Go on from what was saved."""
-        for m in saved.marks:
+        self._set(saved.marks, {s.stream for s in saved.states})
+        for message in held:
+            self.hold(message, now)
+
+    def adopt(self, commit: Commit) -> None:
+        """Follow a commit that somebody else has made."""
+        self._set(commit.marks, {s.stream for s in commit.states})
+        for m in commit.marks:
+            if m.sequence is None:
+                self.forget(m.stream)
+            if not m.stopped:
+                self._stopped.discard(m.stream)
+        self.opened(s.stream for s in commit.states)
+
+    def _set(self, marks: Iterable[Mark], states: Set[str]) -> None:
+        """The streams have these marks, and states those that are among them."""
+        for m in marks:
             self._runs[m.stream] = m.run
             if m.stopped:
                 self._stopped.add(m.stream)
             if self.numbered and m.sequence is not None:
                 self.positions[m.stream] = Position(m.epoch, m.sequence)
-        states = {s.stream for s in saved.states}
-        self._closed.update(dict.fromkeys(m.stream for m in saved.marks if m.stream not in states))
-        for message in held:
-            self.hold(message, now)
+            if m.stream not in states:
+                self._closed[m.stream] = None
 
     def changes(self, commit: Commit) -> Commit:
         """The commit with what changed here since the last `saved`."""

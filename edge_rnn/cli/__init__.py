@@ -26,6 +26,7 @@ _OWN = {
     "record": "edge_rnn.cli.record:record",
     "replay": "edge_rnn.cli.replay:replay",
     "run": "edge_rnn.cli.run:run",
+    "state": "edge_rnn.cli.state:state",
     "verify": "edge_rnn.cli.verify:verify",
     "warmup": "edge_rnn.cli.warmup:warmup",
 }

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import msgspec
 
+from edge_rnn import keeper
 from edge_rnn.config import load_config
 from edge_rnn.daemon.commits import Answer, Commits
 from edge_rnn.daemon.outbox import Outbox
@@ -15,8 +16,8 @@ from edge_rnn.daemon.plan import Plan, make_plan
 from edge_rnn.daemon.rejects import RejectFile
 from edge_rnn.daemon.signals import Signals
 from edge_rnn.daemon.systemd import notify
-from edge_rnn.errors import EdgeRnnError
-from edge_rnn.journal import Journal
+from edge_rnn.errors import EdgeRnnError, StateError
+from edge_rnn.journal import Commit, Journal
 from edge_rnn.lineage import lineage
 from edge_rnn.messages import Rejected, Result
 from edge_rnn.metrics import Metrics
@@ -60,6 +61,7 @@ class Service:
         now = clock()
         self._beat_at = self._expire_at = now
         self._stats_at = now + tables.log.stats_every
+        self._counter = self._open_counter()
         log.info("pipeline %s: %d streams", config.name, plan.pipeline.streams)
 
     def serve(self) -> Plan | None:
@@ -97,6 +99,30 @@ class Service:
             patient=bool(self._metrics.connects),
         )
 
+    def _open_counter(self) -> keeper.Counter | None:
+        """Where an operator's requests about streams come; without it the daemon works too."""
+        path = self._plan.config.state_file
+        try:
+            return keeper.Counter(path, self._signals.wake)
+        except OSError as e:
+            log.warning("%s: no requests can come: %s", keeper.socket_path(path), e.strerror)
+            return None
+
+    def _serve_request(self, request: keeper.Request) -> keeper.Answer:
+        """Answer it from the journal, when that holds all that has happened."""
+        self._settle(early=True)
+        if self._commits:
+            raise StateError("states can't be saved at the moment: see the daemon's log")
+        self._commits.save()
+        own = keeper.Keeper(self._journal, self._plan.pipeline.state_bytes, self._adopt)
+        answer = own.answer(request)
+        if isinstance(answer, keeper.Done):
+            log.warning("%d streams changed by an operator", answer.streams)
+        return answer
+
+    def _adopt(self, commit: Commit) -> None:
+        self._report_evictions(self._plan.pipeline.adopt(commit))
+
     def _patience(self) -> float:
         """How long a poll may wait."""
         now = clock()
@@ -111,12 +137,15 @@ class Service:
         """Step what has arrived; make it safe; only then acknowledge it and send the answers."""
         if (answer := self._next_answer()) is not None:
             self._commits.add(answer)
-        early = early or self._commits.waiting >= self._plan.config.tables.queue.size
+        self._settle(early=early or self._commits.waiting >= self._plan.config.tables.queue.size)
+        self._outbox.send(self._link)
+        self._link.flush()
+
+    def _settle(self, *, early: bool) -> None:
+        """Acknowledge and report what is safe."""
         for safe in self._commits.settle(clock(), early=early):
             self._link.ack(safe.batch)
             self._report(safe.result)
-        self._outbox.send(self._link)
-        self._link.flush()
 
     def _takes(self) -> int:
         """How many messages can be stepped now: none while the disk takes no states, or the
@@ -137,6 +166,8 @@ class Service:
     def _tend(self, now: float) -> None:
         """What is due by the clock."""
         self._signals.drain()
+        if self._counter:
+            self._counter.serve(self._serve_request)
         if now >= self._beat_at:
             notify("WATCHDOG=1")
             self._beat_at = now + 1.0
@@ -191,6 +222,8 @@ class Service:
 
     def _close(self) -> None:
         """Give everything back, whatever has happened."""
+        if self._counter:
+            self._counter.close()
         self._link.close()
         self._commits.close()
         self._journal.close()

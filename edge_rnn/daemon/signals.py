@@ -41,6 +41,11 @@ class Signals:
         """What to wait for."""
         return self._read
 
+    def wake(self) -> None:
+        """End a wait, from another thread."""
+        with contextlib.suppress(BlockingIOError):  # full: it is readable
+            os.write(self._write, b"\0")
+
     def drain(self) -> None:
         """Make `fileno` unreadable until the next signal."""
         with contextlib.suppress(BlockingIOError):

@@ -7,6 +7,7 @@ batches, each message meets the same time.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -56,21 +57,21 @@ class Player:
         self._timed = spec.ttl is not None or spec.numbered
         self._batch: list[Message] = []
         self._tick = 0
+        self._began, self._at = math.inf, 0.0
 
     def play(self, events: Iterable[Event]) -> Iterator[list[Outgoing]]:
-        """The predictions as they come. What is no input is passed over."""
-        began: float | None = None
-        at = 0.0
+        """The predictions as they come, of events that follow those played before. What is no
+        input is passed over."""
         for e in events:
             self.summary.breaks += e.kind == "break"
             if e.kind == "in":
                 self.summary.messages += 1
-                at = max(at, e.at)
-                began = at if began is None else began
-                yield from self._add(_message(e), int(at // TICK))
+                self._at = max(self._at, e.at)
+                self._began = min(self._began, self._at)
+                yield from self._add(_message(e), int(self._at // TICK))
         yield from self._feed()
         self.summary.count(Result(evictions=self.pipeline.expire(self._tick * TICK)))
-        self.summary.seconds = at - (began or 0.0)
+        self.summary.seconds = max(0.0, self._at - self._began)
         self.summary.streams = self.pipeline.streams
         self.summary.waiting = self.pipeline.waiting
 

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.replay import main as benchmark
 from edge_rnn.cli import cli
 from edge_rnn.errors import RecordingError
 from edge_rnn.messages import Message, Outgoing, Spec
@@ -273,3 +274,12 @@ def test_an_array_of_features(tmp_path, model):
     assert msgspec.json.decode(events[1].payload) == {"v": [2.0, 3.0]}
     answers, _ = played(Pipeline(model, spec), events)
     assert [p.n for p in answers] == [1, 2, 3]
+
+
+def test_many_streams_replayed_are_each_as_if_alone():
+    """The benchmark, small; at 100,000 streams for two hours it judges memory too."""
+    options = ["--streams", "300", "--hours", "0.5", "--check", "50", "--json"]
+    found = msgspec.json.decode(CliRunner().invoke(benchmark, options).output)
+    assert found["summary"]["predictions"] == 300 * 30 and found["summary"]["streams"] == 300
+    assert (found["compared_streams"], found["different_streams"]) == (50, 0)
+    assert found["growth"] < 0.1
