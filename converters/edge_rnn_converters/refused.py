@@ -69,7 +69,6 @@ ONNX_REFUSED: dict[str, Why] = {
         ["STFT", "DFT", "MelWeightMatrix"],
         ("is not a node edge-rnn has", "export it as a convolution, as PyTorch's STFT modules are"),
     ),
-    **dict.fromkeys(["Loop", "Scan"], _FLOW),
     **dict.fromkeys(
         ["Attention", "MultiHeadAttention", "Einsum", "CumSum", "TopK", "ArgMax",
          "InstanceNormalization", "GroupNormalization"],

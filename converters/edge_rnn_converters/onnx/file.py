@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from edge_rnn_converters.detect import ACCEPTED
 from edge_rnn_converters.onnx import quantized
 from edge_rnn_converters.onnx.external import bring_in
 from edge_rnn_converters.source import MAX_BYTES, refuse
-from edge_rnn_converters.tensors.graph import Op, TensorGraph, TensorInput, needed
+from edge_rnn_converters.tensors.graph import Op, Sizes, TensorGraph, TensorInput, needed
 
 MAX_OPERATORS = 20_000
 MIN_OPSET = 7
@@ -31,8 +32,8 @@ class OnnxFile:
     activations: bool = False
 
 
-def load(path: Path) -> OnnxFile:
-    """The file's model.
+def load(path: Path, inputs: Mapping[str, Any] | None = None) -> OnnxFile:
+    """The file's model; `inputs` are shapes of inputs, by name, that the user told.
 
     Raises MissingExtraError without onnx, UnsupportedError for a file that is no ONNX model, is
     too large, or keeps its weights in files that are not beside it.
@@ -40,6 +41,7 @@ def load(path: Path) -> OnnxFile:
     try:
         import onnx
         import onnx.inliner
+        import onnx.shape_inference
     except ModuleNotFoundError as e:
         raise MissingExtraError("onnx", extra="onnx", need="to read ONNX models") from e
     size = path.stat().st_size
@@ -56,16 +58,31 @@ def load(path: Path) -> OnnxFile:
     if quantized.is_quantized(proto):
         plain, activations = quantized.as_float(onnx, proto)
         float_blob = plain.SerializeToString()
-    return OnnxFile(blob, _whole(onnx, plain), float_blob, activations)
+    return OnnxFile(blob, _whole(onnx, plain, inputs or {}), float_blob, activations)
 
 
-def _whole(onnx: Any, proto: Any) -> TensorGraph:
+def _whole(onnx: Any, proto: Any, inputs: Mapping[str, Any]) -> TensorGraph:
+    proto = _inferred(onnx, proto, inputs)
     opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
     framework = (
         f"onnx operator set {opset}, {proto.producer_name or 'unknown producer'} "
         f"{proto.producer_version}".strip()
     )
     return _graph(onnx, proto.graph, framework, opset)
+
+
+def _inferred(onnx: Any, proto: Any, inputs: Mapping[str, Any]) -> Any:
+    """The model with the shapes that follow from its inputs', where they do."""
+    told = type(proto)()
+    told.CopyFrom(proto)
+    for value in told.graph.input:
+        dims, sizes = value.type.tensor_type.shape.dim, inputs.get(value.name)
+        for dim, size in zip(dims, sizes if isinstance(sizes, tuple) else (), strict=False):
+            dim.dim_value = size
+    try:
+        return onnx.shape_inference.infer_shapes(told, data_prop=True)
+    except (ValueError, onnx.shape_inference.InferenceError):
+        return proto
 
 
 def _graph(onnx: Any, graph: Any, framework: str, opset: int, depth: int = 0) -> TensorGraph:
@@ -84,7 +101,10 @@ def _graph(onnx: Any, graph: Any, framework: str, opset: int, depth: int = 0) ->
     for k, node in enumerate(graph.node):
         op = _op(onnx, node)
         op.attributes.update({name: g for (at, name), g in inside.items() if at == k})
-        operators.append(op)
+        if op.kind == "Constant" and isinstance(op.attributes.get("value"), np.ndarray):
+            constants[op.outputs[0]] = op.attributes["value"]
+        else:
+            operators.append(op)
     return TensorGraph(
         framework=framework,
         inputs=tuple(_input(onnx, i, depth) for i in graph.input if i.name not in constants),
@@ -92,7 +112,19 @@ def _graph(onnx: Any, graph: Any, framework: str, opset: int, depth: int = 0) ->
         constants=constants,
         operators=needed(tuple(operators), outputs),
         opset=opset,
+        shapes=dict(_shapes(graph)),
     )
+
+
+def _shapes(graph: Any) -> Iterator[tuple[str, Sizes]]:
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        kind = value.type.tensor_type
+        if value.type.HasField("tensor_type") and kind.HasField("shape"):
+            yield value.name, _sizes(kind)
+
+
+def _sizes(kind: Any) -> Sizes:
+    return tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim)
 
 
 def _parse(onnx: Any, path: Path, blob: bytes) -> Any:
@@ -116,17 +148,17 @@ def _check(path: Path, proto: Any) -> None:
 
 
 def _input(onnx: Any, value: Any, depth: int) -> TensorInput:
-    if depth:
-        return TensorInput(value.name, np.dtype(np.float32), ())
     kind = value.type.tensor_type
+    if depth and not kind.HasField("shape"):
+        listed = value.type.HasField("sequence_type")
+        return TensorInput(value.name, np.dtype(object if listed else np.float32), ())
     if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
         raise refuse(
             f"input {value.name!r}", "type", "expected a tensor with a known number of axes",
             "export with input shapes",
         )  # fmt: skip
-    shape = tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim)
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
-    return TensorInput(value.name, dtype, shape)
+    return TensorInput(value.name, dtype, _sizes(kind))
 
 
 def _op(onnx: Any, node: Any) -> Op:

@@ -28,7 +28,7 @@ def read(path: Path, form: Format, options: Options) -> Source:
     Raises UnsupportedError naming the operator and attribute that can't be run faithfully,
     ModelError for operands that do not fit together, MissingExtraError without onnx.
     """
-    file = load(path)
+    file = load(path, options.inputs)
     source = as_source(file.graph, lambda: _open(file.float_blob or file.blob), options)
     if not file.activations:
         return source

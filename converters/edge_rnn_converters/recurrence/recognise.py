@@ -75,7 +75,7 @@ def recognise(step: Step) -> Recognised:
     """
     cells: list[Found] = []
     done: dict[str, StepState] = {}
-    for group in _groups(step):
+    for group in groups(step):
         cells.append(_cell(step, group, done))
         done.update({s.before: s for s in group})
     outputs = tuple(_output(step, name) for name in step.outputs)
@@ -83,7 +83,7 @@ def recognise(step: Step) -> Recognised:
     return Recognised(tuple(found), outputs)
 
 
-def _groups(step: Step) -> list[list[StepState]]:
+def groups(step: Step) -> list[list[StepState]]:
     """The states of each cell, cells in the order in which they need each other."""
     needs = _needs(step)
     groups: list[list[StepState]] = []

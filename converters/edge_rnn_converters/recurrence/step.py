@@ -121,7 +121,7 @@ WAY_OUT = "build the model with the framework's own RNN, LSTM or GRU layers"
 
 
 def _run(space: Space, op: Op, args: Sequence[Value | None]) -> Sequence[Value]:
-    if op.kind in _MOVES:
+    if op.kind in MOVES:
         return _moved(space, op, args)
     symbolic = any(isinstance(a, Symbols) for a in args)
     if op.kind in _SUMS:
@@ -195,10 +195,12 @@ def _product(space: Space, op: Op, args: Sequence[Value | None]) -> Value:
         if isinstance(w, Symbols) or not isinstance(vector, Symbols):
             raise FormError("it multiplies two values that both depend on the input or the state")
         y = _by_constant(space, vector, w * op.number("alpha", 1), left)
-    if len(args) > 2 and args[2] is not None:
-        scaled = _binary(Form.times)(space, op, args[2], np.array(op.number("beta", 1)))
-        y = _binary(Form.plus)(space, op, y, scaled)
-    return y
+    if len(args) < 3 or args[2] is None:
+        return y
+    c, beta = args[2], np.array(op.number("beta", 1))
+    if not isinstance(y, Symbols) and not isinstance(c, Symbols):
+        return np.asarray(y + beta * c)
+    return _binary(Form.plus)(space, op, y, _binary(Form.times)(space, op, c, beta))
 
 
 def _turned(value: Value | None, transposed: int) -> Any:
@@ -249,11 +251,11 @@ def _moved(space: Space, op: Op, args: Sequence[Value | None]) -> Sequence[Value
         return [_integers(args[0], np.dtype(op.attributes["to"]))]
     moving = args if op.kind == "Concat" else args[:1]
     if not any(isinstance(a, Symbols) for a in moving):
-        return [np.asarray(a) for a in _MOVES[op.kind](op, *args)]
+        return [np.asarray(a) for a in MOVES[op.kind](op, *args)]
     if any(isinstance(a, Symbols) for a in args[len(moving) :]):
         raise FormError("where it takes elements from depends on the input or the state")
     ids = [space.symbols(a).ids for a in moving if a is not None]
-    results = _MOVES[op.kind](op, *ids, *args[len(moving) :])
+    results = MOVES[op.kind](op, *ids, *args[len(moving) :])
     if op.kind == "Shape":
         return list(results)
     return [Symbols(np.asarray(ids)) for ids in results]
@@ -306,7 +308,7 @@ def _split(op: Op, a: Array, sizes: Any = None) -> list[Array]:
     return np.array_split(a, cuts, axis=op.integer("axis", 0))
 
 
-_MOVES: dict[str, Callable[..., list[Array]]] = {
+MOVES: dict[str, Callable[..., list[Array]]] = {
     "Identity": lambda op, a: [a],
     "Cast": lambda op, a: [a],
     "Shape": lambda op, a: [np.array(a.shape, np.int64)],

@@ -27,15 +27,16 @@ LEAST = 3
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
 
-def rolled(graph: TensorGraph, shapes: Shapes) -> TensorGraph:
-    """The graph with its written-out loops as `Cell` operators; `shapes` are those that are known.
+def rolled(graph: TensorGraph) -> TensorGraph:
+    """The graph with its written-out loops as `Cell` operators.
 
     Raises UnsupportedError where there is a loop of no known cell.
     """
+    shapes = {name: tuple(n or 1 for n in sizes) for name, sizes in graph.shapes.items()}
     for sequence in _sequences(graph, shapes):
         loop = _Loop(graph, shapes, sequence)
         if loop.states[0]:
-            return rolled(loop.rolled(), shapes)
+            return rolled(loop.rolled())
     return graph
 
 
@@ -80,8 +81,8 @@ def _rows(graph: TensorGraph, op: Op) -> list[tuple[int, int, str]]:
     return []
 
 
-_CARRIED = ("MatMul", "Gemm", "Add", "Sub", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Slice",
-            "Split", "Transpose")  # fmt: skip
+_CARRIED = ("MatMul", "Gemm", "Add", "Sub", "Mul", "Identity", "Reshape", "Squeeze", "Unsqueeze",
+            "Slice", "Split", "Transpose")  # fmt: skip
 
 
 class _Loop:
@@ -271,6 +272,7 @@ class _Cells:
         self.operators: list[Op] = []
         self.constants: dict[str, NDArray[Any]] = {}
         self._found, self._prefix = found, f"{sequence.name} rolled"
+        self._sizes = graph.shapes
         self._names: dict[str, str] = {}
         self._shapes = {s.before: s.shape for s in step.states}
         first = dict(zip((s.before for s in step.states), starts, strict=True))
@@ -295,6 +297,6 @@ class _Cells:
         return self._shaped(self._names[f"Y {self._found.outputs[k]}"], name, shape)
 
     def _shaped(self, value: str, name: str, shape: tuple[int, ...]) -> Op:
-        constant = f"shape of {name}"
-        self.constants[constant] = np.array(shape, np.int64)
+        constant, sizes = f"shape of {name}", self._sizes.get(name, shape)
+        self.constants[constant] = np.array([-1 if n is None else n for n in sizes], np.int64)
         return Op("Reshape", name, (value, constant), (name,), {"allowzero": 1})

@@ -222,7 +222,8 @@ def state(
         why = "is carried on, by a layer that looks ahead"
         raise op.refuse(what, why, "export it with a zero initial state")
     initial: NDArray[np.int64] | None = None
-    if isinstance(value, State) and value.ids.max() >= trace.entered:
+    inside = isinstance(value, State) and trace.entering.issuperset(value.ids.ravel().tolist())
+    if isinstance(value, State) and value.ids.max() >= trace.entered and not inside:
         why = "is the final state of another cell, so it starts where a sequence ended"
         raise op.refuse(what, why, "convert the two cells' models apart")
     if isinstance(value, State) and value.ids.shape == (1, 1, H):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn_converters.source import Options, refuse
-from edge_rnn_converters.tensors.graph import Op, TensorGraph, TensorInput
+from edge_rnn_converters.tensors.graph import LENGTHS, STATES, TensorGraph, TensorInput, reaching
 from edge_rnn_converters.tensors.trace import Trace
 from edge_rnn_converters.tensors.values import Dim, Known, Lengths, Role, State, Stream, axis
 
@@ -18,10 +18,6 @@ Reading: TypeAlias = Literal["sequence", "message"] | int
 """What the inputs' axes may be before anything reads them: "sequence": who knows; "message": those
 of fixed sizes lie inside one message; a number: that one is the steps, others of fixed sizes lie
 inside one message."""
-
-_FOLLOWED = ("Identity", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Slice", "Gather", "Split",
-             "Concat", "Cast", "Expand", "Add")  # fmt: skip
-_CELLS = ("RNN", "LSTM", "GRU", "edge_rnn.Cell")
 
 _RATES = ("sr", "rate", "sample_rate", "sampling_rate")
 DEFAULT_RATE = 16000
@@ -62,7 +58,7 @@ def enter(trace: Trace, graph: TensorGraph, reading: Reading, options: Options) 
     trace.framed = reading == "message"
     trace.axes.window = options.window
     entered = Entered(tuple(_told(i, options) for i in graph.inputs))
-    states, lengths = _reaching(graph, (5, 6)), _reaching(graph, (4,))
+    states, lengths = reaching(graph, STATES), reaching(graph, LENGTHS)
     for i in entered.inputs:
         if i.name in states and i.dtype == np.float32:
             entered.states[i.name] = trace.new_ids([n or 1 for n in i.shape])
@@ -132,33 +128,3 @@ def _prebind(trace: Trace, dims: tuple[Dim, ...], reading: Reading) -> None:
             trace.axes.bind(dim, Role.TIME)
         elif all(atom.size is not None for atom in dim):
             trace.axes.bind(dim, Role.FEATURE)
-
-
-def _reaching(graph: TensorGraph, slots: Sequence[int]) -> set[str]:
-    """The graph inputs that reach these inputs of a cell through moves of their elements."""
-    operators = list(_flat(graph))
-    maker = {name: op for op in operators for name in op.outputs}
-    todo = [op.inputs[k] for op in operators if op.kind in _CELLS
-            for k in slots if k < len(op.inputs)]  # fmt: skip
-    found: set[str] = set()
-    while todo:
-        name = todo.pop()
-        if name in found:
-            continue
-        found.add(name)
-        op = maker.get(name)
-        if op is not None and op.kind == "If":
-            branches = (op.attributes["then_branch"], op.attributes["else_branch"])
-            todo += [branch.outputs[op.outputs.index(name)] for branch in branches]
-        elif op is not None and op.kind in _FOLLOWED:
-            todo += op.inputs if op.kind in ("Concat", "Add") else op.inputs[:1]
-    return found.intersection(i.name for i in graph.inputs)
-
-
-def _flat(graph: TensorGraph) -> Iterator[Op]:
-    """The operators, those of graphs inside included."""
-    for op in graph.operators:
-        yield op
-        for inner in op.attributes.values():
-            if isinstance(inner, TensorGraph):
-                yield from _flat(inner)

@@ -8,6 +8,7 @@ from edge_rnn.errors import EdgeRnnError
 from edge_rnn.graph import Input, Model, Node, reads
 from edge_rnn.windows import AHEAD
 from edge_rnn_converters.fold import fold
+from edge_rnn_converters.recurrence.graphs import recognised
 from edge_rnn_converters.source import LAST_ONLY, WINDOW, Options, Regime, Source, refuse
 from edge_rnn_converters.tensors import (
     arithmetic,
@@ -16,6 +17,7 @@ from edge_rnn_converters.tensors import (
     convs,
     delays,
     layers,
+    loops,
     moves,
     norms,
     parts,
@@ -23,7 +25,7 @@ from edge_rnn_converters.tensors import (
     ready,
 )
 from edge_rnn_converters.tensors.enter import Entered, enter, readings
-from edge_rnn_converters.tensors.graph import Op, TensorGraph
+from edge_rnn_converters.tensors.graph import LENGTHS, STATES, Op, TensorGraph, reaching
 from edge_rnn_converters.tensors.run import Engine, GraphRunner, Layout, Port, StatePair
 from edge_rnn_converters.tensors.trace import KnownOp, Trace, as_stream
 from edge_rnn_converters.tensors.values import AxisError, Role, State, Stream, Value
@@ -32,7 +34,20 @@ from edge_rnn_converters.tensors.vectors import arranged
 OPERATORS: dict[str, KnownOp] = {
     kind: known
     for module in (
-        *(cells, ready, delays, layers, arithmetic, norms, convs, pools, parts, moves, control),
+        *(
+            cells,
+            ready,
+            delays,
+            layers,
+            arithmetic,
+            norms,
+            convs,
+            pools,
+            parts,
+            moves,
+            control,
+            loops,
+        ),
     )
     for kind, known in module.operator.known.items()
 }
@@ -54,6 +69,7 @@ def as_source(
     Raises UnsupportedError naming the operator and attribute that can't be run faithfully,
     ModelError for operands that do not fit together.
     """
+    graph, hidden = recognised(graph, reaching(graph, (*STATES, *LENGTHS)))
     failures: list[tuple[int, EdgeRnnError]] = []
     for reading in readings(graph):
         trace = Trace(OPERATORS, softmax_axis=-1 if graph.opset >= 13 else 1)
@@ -63,7 +79,7 @@ def as_source(
             return _leave(trace, graph, entered, engine)
         except EdgeRnnError as e:
             failures.append((trace.done, e))
-    raise max(failures, key=lambda failure: failure[0])[1]
+    raise hidden or max(failures, key=lambda failure: failure[0])[1]
 
 
 def _leave(

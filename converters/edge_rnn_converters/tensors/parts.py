@@ -124,19 +124,12 @@ def _gather(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
     if isinstance(index, Stream):
         return [embedding(trace, op, args[0], index, at)]
     if isinstance(index, Counter) and isinstance(args[0], Stream):
-        return [_of_this_step(trace, args[0], at)]
+        return [trace.row(args[0], at)]
     if isinstance(index, Known) and index.array.dtype.kind == "i" and args[0] is not None:
         return [_pick(trace, op, args[0], index.array, at)]
     if isinstance(args[0], Stream | State):
         raise op.refuse("indices", "are not constants", "export a fixed index")
     return [args[0] if isinstance(args[0], Filled | Lengths) else Opaque(op.outputs[0])]
-
-
-def _of_this_step(trace: Trace, s: Stream, at: int) -> Stream:
-    """x[step] inside a loop over the steps."""
-    i = at % len(s.dims)
-    trace.axes.bind(s.dims[i], Role.TIME)
-    return with_dims(s, (*s.dims[:i], *s.dims[i + 1 :]))
 
 
 def _pick(trace: Trace, op: Op, value: Value, index: NDArray[Any], at: int) -> Value:

@@ -58,9 +58,10 @@ class Trace:
 
     `inputs` are the values that are the model's, with their widths as soon as they are read;
     `indices` those of integers, which only an embedding may read; state elements numbered below
-    `entered` are of graph inputs; `framed`: what a convolution without a known step axis runs
-    along lies inside one message; `delays`: nodes that the source keeps as a state. `softmax_axis`
-    is Softmax's default, which depends on the operator set.
+    `entered` are of graph inputs, those in `entering` of a loop's before a turn; `steps` are the
+    dimensions that a loop takes row by row; `framed`: what a convolution without a known step axis
+    runs along lies inside one message; `delays`: nodes that the source keeps as a state.
+    `softmax_axis` is Softmax's default, which depends on the operator set.
     """
 
     operators: Mapping[str, KnownOp]
@@ -79,6 +80,8 @@ class Trace:
     delays: set[str] = field(default_factory=set)
     ids: int = 0
     entered: int = 0
+    entering: set[int] = field(default_factory=set)
+    steps: list[Dim] = field(default_factory=list)
     done: int = 0
     framed: bool = False
     softmax_axis: int = -1
@@ -166,6 +169,13 @@ class Trace:
         self.nodes[node.name] = node
         self.widths[node.name] = width
         return node.name
+
+    def row(self, s: Stream, axis: int) -> Stream:
+        """The value of one step, inside a loop over the steps, its dimension `axis`."""
+        i = axis % len(s.dims)
+        self.axes.bind(s.dims[i], Role.TIME)
+        self.steps.append(s.dims[i])
+        return replace(s, dims=(*s.dims[:i], *s.dims[i + 1 :]))
 
     def axis(self, label: str, size: int | None, role: Role = Role.FEATURE) -> Dim:
         """A new dimension of that role; one of size 1 has no axis."""

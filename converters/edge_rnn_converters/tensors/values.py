@@ -100,6 +100,15 @@ class Counter:
     """The number of a loop's step."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A list into which each step of a loop puts `row`, a value of that step; None: as yet empty.
+    `time` is the dimension of the steps, once the loop is over."""
+
+    row: Stream | None = None
+    time: Dim = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Opaque:
     """Bookkeeping that was not followed; it is refused where it would matter."""
@@ -107,7 +116,7 @@ class Opaque:
     origin: str
 
 
-Value: TypeAlias = Stream | Known | Filled | State | Lengths | Counter | Opaque
+Value: TypeAlias = Stream | Known | Filled | State | Lengths | Counter | Rows | Opaque
 
 
 class AxisError(Exception):

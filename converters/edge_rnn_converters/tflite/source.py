@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from edge_rnn_converters.detect import Format
-from edge_rnn_converters.recurrence.unrolled import rolled
 from edge_rnn_converters.source import Options, Source
 from edge_rnn_converters.tensors.execute import as_source
 from edge_rnn_converters.tensors.graph import TensorGraph, TensorInput, needed
@@ -73,10 +72,10 @@ def _graph(t: Translation) -> TensorGraph:
         TensorInput(s.before, np.dtype(np.float32), s.shape) for s in states
     ]
     operators = needed(tuple(t.operators), (*results, *after))
-    graph = TensorGraph(
-        t.file.description, tuple(inputs), (*results, *after), dict(t.constants), operators
-    )
-    return rolled(graph, t.shapes())
+    return TensorGraph(
+        t.file.description, tuple(inputs), (*results, *after), dict(t.constants), operators,
+        shapes=t.shapes(),
+    )  # fmt: skip
 
 
 def _dtype(t: Translation, number: int) -> np.dtype[Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge_rnn.errors import UnsupportedError
 from edge_rnn_converters.refused import TFLITE_REFUSED, UNKNOWN
 from edge_rnn_converters.source import Names, refuse
-from edge_rnn_converters.tensors.graph import Op
+from edge_rnn_converters.tensors.graph import Op, Sizes
 from edge_rnn_converters.tflite.file import Operator, SubGraph, Tensor, TfliteFile, values
 
 END = (1 << 31) - 1
@@ -55,10 +55,10 @@ class Translation:
                 self.constants[self._values[number]] = found
         return self._values[number]
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def shapes(self) -> dict[str, Sizes]:
         """The shapes of the values that are named and have fixed ones."""
         found = {name: self.tensor(number).shape for number, name in self._values.items()}
-        return {n: tuple(d for d in s if d) for n, s in found.items() if all(s)}
+        return {name: sizes for name, sizes in found.items() if all(sizes)}
 
     def constant(self, value: Any, dtype: Any = np.int64) -> str:
         """A new constant."""

@@ -8,7 +8,7 @@ from typing import Any
 from edge_rnn_converters.refused import TORCH_REFUSED, UNKNOWN
 from edge_rnn_converters.source import reading
 from edge_rnn_converters.tensors.delays import DELAY
-from edge_rnn_converters.tensors.graph import Op, TensorGraph, TensorInput
+from edge_rnn_converters.tensors.graph import Op, Sizes, TensorGraph, TensorInput
 from edge_rnn_converters.torch import cells, layers, moves
 from edge_rnn_converters.torch.build import Builder
 from edge_rnn_converters.torch.program import Carried, Program, Step, Tensor
@@ -40,12 +40,15 @@ def translate(program: Program, framework: str) -> TensorGraph:
     results = [(f"{c.before.name}_next", c.after) for c in states]
     results += [(f"output_{i}", t) for i, t in enumerate(program.outputs)]
     ends = [Op("Identity", name, (g.value(tensor),), (name,)) for name, tensor in results]
+    tensors = (*entering, *(t for step in program.steps for t in step.outputs))
+    shapes = {g.values[t.name]: _sizes(t) for t in tensors if t.name in g.values}
     return TensorGraph(
         framework=framework,
         inputs=tuple(map(_input, entering)),
         outputs=tuple(name for name, _ in results),
         constants=g.constants,
         operators=(*g.operators, *ends),
+        shapes=shapes | {name: _sizes(tensor) for name, tensor in results},
     )
 
 
@@ -70,8 +73,11 @@ def _translated(g: Builder, step: Step) -> list[str]:
 
 
 def _input(tensor: Tensor) -> TensorInput:
-    shape = tuple(n if isinstance(n, int) else None for n in tensor.shape)
-    return TensorInput(tensor.name, tensor.dtype, shape)
+    return TensorInput(tensor.name, tensor.dtype, _sizes(tensor))
+
+
+def _sizes(tensor: Tensor) -> Sizes:
+    return tuple(n if isinstance(n, int) else None for n in tensor.shape)
 
 
 def _needed(program: Program) -> list[Step]:

@@ -1,0 +1,231 @@
+"""Cells that a model has written out in equations, in PyTorch and ONNX, in each of the ways."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edge_rnn.errors import UnsupportedError
+from edge_rnn_converters import convert_with_report
+from tests.converters.onnx_models import Graph, I, random
+
+H = 5
+
+
+class Lstm(nn.Module):
+    """One product of the input and the state side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates = nn.Linear(I + H, 4 * H)
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        i, f, g, o = self.gates(torch.cat([x, h], 1)).chunk(4, 1)
+        c = torch.sigmoid(f + 1.0) * c + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(c), c
+
+
+class Gru(nn.Module):
+    """Reset before or after the product, gates apart."""
+
+    def __init__(self, after: bool) -> None:
+        super().__init__()
+        self.after = after
+        self.wz, self.wr, self.wn = (nn.Linear(I, H) for _ in range(3))
+        self.uz, self.ur, self.un = (nn.Linear(H, H) for _ in range(3))
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        z = torch.sigmoid(self.wz(x) + self.uz(h))
+        r = torch.sigmoid(self.wr(x) + self.ur(h))
+        inner = r * self.un(h) if self.after else self.un(r * h)
+        return (1 - z) * torch.tanh(self.wn(x) + inner) + z * h, c
+
+
+class Rnn(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.u = nn.Linear(I, H), nn.Linear(H, H, bias=False)
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.relu(self.w(x) + 0.3 * self.u(h)), c
+
+
+CELLS = {"lstm": Lstm, "gru": lambda: Gru(True), "gru before": lambda: Gru(False), "rnn": Rnn}
+
+
+class Over(nn.Module):
+    """The cell in a loop over the steps, with a layer around each."""
+
+    def __init__(self, cell: nn.Module) -> None:
+        super().__init__()
+        self.cell, self.norm, self.head = cell, nn.LayerNorm(I), nn.Linear(H, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.zeros(x.size(0), 5)
+        c = torch.zeros(x.size(0), 5)
+        rows = []
+        for t in range(x.size(1)):
+            h, c = self.cell(self.norm(x[:, t]), h, c)
+            rows.append(self.head(h))
+        return torch.stack(rows, 1)
+
+
+class Plain(Over):
+    """The layers around the loop."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, c = torch.zeros(1, H), torch.zeros(1, H)
+        rows = []
+        for t in range(x.size(1)):
+            h, c = self.cell(x[:, t], h, c)
+            rows.append(h)
+        return self.head(torch.stack(rows, 1))
+
+
+class Once(nn.Module):
+    """One step, the state packed in one tensor that it takes and returns."""
+
+    def __init__(self, cell: nn.Module) -> None:
+        super().__init__()
+        self.cell, self.head = cell, nn.Linear(H, 2)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        h, c = self.cell(x, state[0], state[1])
+        return self.head(h), torch.stack([h, c])
+
+
+def exported(model: nn.Module, given: tuple[Tensor, ...], path: Path, **options: Any) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model, given, str(path), dynamo=False, opset_version=17, **options)
+    return path
+
+
+def scripted(model: nn.Module) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(model)
+
+
+def ops(source: Any, **options: Any) -> list[str]:
+    conversion = convert_with_report(source, quantize="float32", check="require", **options)
+    assert conversion.report.source_error is not None
+    assert conversion.report.source_error < 1e-5
+    return [node.OP for node in conversion.model.nodes]
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(3)
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_a_loop_in_python_over_any_number_of_steps(kind: str) -> None:
+    found = ops(Over(CELLS[kind]()), example_inputs=(torch.zeros(1, 7, I),))
+    assert found == ["layer_norm", kind.split()[0], "dense"]
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_a_loop_that_onnx_holds_as_a_graph(kind: str, tmp_path: Path) -> None:
+    model = scripted(Over(CELLS[kind]()).eval())
+    path = exported(model, (torch.zeros(1, 7, I),), tmp_path / "m.onnx", input_names=["x"],
+                    dynamic_axes={"x": {1: "steps"}})  # fmt: skip
+    assert b"Loop" in path.read_bytes()
+    assert ops(path) == ["layer_norm", kind.split()[0], "dense"]
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_a_loop_that_onnx_has_written_out(kind: str, tmp_path: Path) -> None:
+    model = Plain(CELLS[kind]()).eval()
+    path = exported(model, (torch.zeros(1, 7, I),), tmp_path / "m.onnx")
+    assert ops(path) == [kind.split()[0], "dense"]
+
+
+@pytest.mark.parametrize("kind", ["lstm"])
+@pytest.mark.parametrize("batch", [False, True])
+def test_one_step_with_its_state_packed(kind: str, batch: bool, tmp_path: Path) -> None:
+    given = torch.zeros(1, I), torch.zeros(2, 1, H)
+    axes = {"x": {0: "batch"}, "state": {1: "batch"}} if batch else {}
+    path = exported(Once(CELLS[kind]()).eval(), given, tmp_path / "m.onnx",
+                    input_names=["x", "state"], dynamic_axes=axes)  # fmt: skip
+    assert ops(path) == [kind, "dense"]
+    assert ops(Once(CELLS[kind]()), example_inputs=given) == [kind, "dense"]
+
+
+def scan(axis: int, head: bool = False) -> onnx.ModelProto:
+    """An Elman cell as a `Scan` over (steps, batch, I) or (batch, steps, I)."""
+    body = Graph()
+    sums = body("Add", body("MatMul", "xt", "w"), body("MatMul", "h", "u"))
+    after = body("Tanh", sums)
+    row = body("Mul", after, after) if head else body("Identity", after)
+    info = onnx.helper.make_tensor_value_info
+    kind = onnx.TensorProto.FLOAT
+    inner = onnx.helper.make_graph(
+        body.nodes, "body", [info("h", kind, [1, H]), info("xt", kind, [1, I])],
+        [info(after, kind, [1, H]), info(row, kind, [1, H])],
+    )  # fmt: skip
+    g = Graph()
+    start = g.const(np.zeros((1, H), np.float32))
+    g.constants += [
+        onnx.numpy_helper.from_array(random(I, H), "w"),
+        onnx.numpy_helper.from_array(random(H, H), "u"),
+    ]
+    _, y = g("Scan", start, "x", outputs=2, body=inner, num_scan_inputs=1,
+             scan_input_axes=[axis], scan_output_axes=[axis])  # fmt: skip
+    shape = ["T", 1, I] if axis == 0 else [1, "T", I]
+    return g.model({"x": shape}, [y])
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("head", [False, True])
+def test_a_scan_over_the_steps(axis: int, head: bool, tmp_path: Path) -> None:
+    onnx.save(scan(axis, head), tmp_path / "m.onnx")
+    assert ops(tmp_path / "m.onnx") == ["rnn", "multiply"] if head else ["rnn"]
+
+
+def test_what_is_no_cell_is_refused_by_what_is_in_the_way(tmp_path: Path) -> None:
+    class Odd(nn.Module):
+        def forward(self, x: Tensor, h: Tensor) -> Tensor:
+            return torch.sin(x + h)
+
+    given = torch.zeros(1, H), torch.zeros(1, H)
+    path = exported(Odd(), given, tmp_path / "m.onnx", input_names=["x", "h"])
+    with pytest.raises(UnsupportedError, match="Sin '/Sin': operator: is in the way"):
+        convert_with_report(path)
+
+
+def test_a_state_that_may_be_either_input_is_refused(tmp_path: Path) -> None:
+    class Either(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w, self.u = nn.Linear(H, H), nn.Linear(H, H)
+
+        def forward(self, x: Tensor, h: Tensor) -> Tensor:
+            return torch.tanh(self.w(x) + self.u(h))
+
+    given = torch.zeros(1, H), torch.zeros(1, H)
+    path = exported(Either(), given, tmp_path / "m.onnx", input_names=["x", "h"])
+    with pytest.raises(UnsupportedError, match="'h' or 'x': each may be the one that is kept"):
+        convert_with_report(path)
+
+
+def test_a_loop_that_may_end_early_is_refused(tmp_path: Path) -> None:
+    class Early(Over):
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.zeros(x.size(0), 5)
+            c = torch.zeros(x.size(0), 5)
+            for t in range(x.size(1) - 1):
+                h, c = self.cell(x[:, t], h, c)
+            return self.head(h)
+
+    path = exported(scripted(Early(Lstm()).eval()), (torch.zeros(1, 7, I),), tmp_path / "m.onnx",
+                    input_names=["x"], dynamic_axes={"x": {1: "steps"}})  # fmt: skip
+    with pytest.raises(UnsupportedError, match="turns: are not known to be as many as the steps"):
+        convert_with_report(path)
