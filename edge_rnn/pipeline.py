@@ -139,8 +139,10 @@ class Pipeline:
     def load(self, saved: Saved, now: float = 0.0) -> list[Eviction]:
         """Continue what was saved, its states given least recently used first.
 
-        Those beyond the capacity are forgotten. Raises SnapshotError if they are not this model's.
+        To a stream's ttl this is a sign of life. Those beyond the capacity are forgotten. Raises
+        SnapshotError if they are not this model's.
         """
+        self._now = now
         held = (self._read(Message(h.topic, h.payload)) for h in saved.held)
         self._turns.load(saved, (m for m in held if isinstance(m, _Item)), now)
         self._open(saved.states)

@@ -17,12 +17,16 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from edge_rnn.config import load_config
 from edge_rnn.daemon import make_pipeline
-from edge_rnn.errors import RecordingError
+from edge_rnn.errors import RecordingError, StateError
 from edge_rnn.graph import Model
+from edge_rnn.journal import Saved
+from edge_rnn.keeper import file as states
+from edge_rnn.lineage import lineage
 from edge_rnn.messages import Outgoing
 from edge_rnn.payload import Prediction
 from edge_rnn.pipeline import Pipeline
 from edge_rnn.replay import Event, Player, Reader, Summary, Table, Verdict, Verifier, is_table
+from edge_rnn.state import StreamState
 
 Sink = Callable[[Outgoing], None]
 _FILE = click.Path(path_type=Path)
@@ -33,6 +37,8 @@ _FILE = click.Path(path_type=Path)
 @click.option("--pipeline", "config_file", type=_FILE, required=True, help="The pipeline file.")
 @click.option("--model", "model_file", type=_FILE, help="Another model than the pipeline's.")
 @click.option("--verify", is_flag=True, help="Compare with the predictions in the recording.")
+@click.option("--state", "state_file", type=_FILE,
+              help="Go on from the streams of `edge-rnn state export`.")  # fmt: skip
 @click.option("-o", "--output", type=_FILE, help="Write the predictions: .ndjson or .csv.")
 @click.option("--max-batch", type=click.IntRange(1), default=1024, show_default=True,
               help="Most messages stepped at once; no prediction depends on it.")  # fmt: skip
@@ -44,15 +50,16 @@ def replay(
     config_file: Path,
     model_file: Path | None,
     verify: bool,
+    state_file: Path | None,
     output: Path | None,
     max_batch: int,
     as_json: bool,
 ) -> None:
     """Run a pipeline over FILE at full speed: a recording of `edge-rnn record`, a .csv or .npz.
 
-    It needs no broker and no state: every stream begins anew. Time is the recording's, so that
-    each replay gives the same bits. With --verify it exits with 3 if a prediction is not, bit for
-    bit, what the daemon published.
+    It needs no broker, and without --state every stream begins anew. Time is the recording's, so
+    that each replay gives the same bits. With --verify it exits with 3 if a prediction is not, bit
+    for bit, what the daemon published.
 
     \b
     Examples:
@@ -62,8 +69,9 @@ def replay(
     pipeline = make_pipeline(load_config(config_file), model_file)
     if verify and is_table(file):
         raise click.UsageError("--verify needs a recording: a table holds no predictions")
-    verifier = Verifier() if verify else None
-    player = Player(pipeline, max_batch)
+    saved = _states(pipeline, state_file)
+    verifier = Verifier(_begun(saved)) if verify else None
+    player = Player(pipeline, max_batch, saved)
     started = time.perf_counter()
     try:
         with ExitStack() as stack:
@@ -93,6 +101,27 @@ class Replay:
     torn: int
     took: float
     verdict: Verdict | None
+
+
+def _states(pipeline: Pipeline, file: Path | None) -> Saved:
+    """The streams of an export, if there is one."""
+    if file is None:
+        return Saved()
+    found = states.read(file)
+    if found.model != pipeline.digest and found.lineage != lineage(pipeline.model):
+        raise StateError(
+            f"{file}: streams of model {found.model[:12]}, this is {pipeline.digest[:12]}"
+        )
+    kept = [
+        StreamState(k.mark.stream, k.steps, k.state) for k in found.streams if k.state is not None
+    ]
+    return Saved(kept, [k.mark for k in found.streams])
+
+
+def _begun(saved: Saved) -> dict[str, tuple[int, int]]:
+    """(run, n) of each stream's last step; one without a state has its next run still to begin."""
+    steps = {s.stream: s.steps for s in saved.states}
+    return {m.stream: (m.run, steps.get(m.stream, 0)) for m in saved.marks}
 
 
 def _source(file: Path, pipeline: Pipeline, verify: bool) -> Reader | Table:
@@ -180,6 +209,7 @@ def _text(r: Replay) -> str:
 def _sentence(v: Verdict) -> list[str]:
     """What the comparison found, for people."""
     notes = {
+        "of steps before the replay": v.earlier,
         "recorded, but not replayed": v.unmade,
         "replayed, but not recorded": v.unrecorded,
         "recorded again": v.repeated,
@@ -192,5 +222,7 @@ def _sentence(v: Verdict) -> list[str]:
         where = f"first at stream {d.stream!r}, run {d.run}, n {d.n}"
         lines.append(f"NOT identical: {v.different} of {v.compared} predictions differ, {where}:")
         return [*lines, f"  recorded {' '.join(d.recorded)}", f"  replayed {' '.join(d.replayed)}"]
-    why = "the recording begins in the middle of streams, or lost messages" if v.unmade else ""
-    return [*lines, f"NOT verified: {v.compared} predictions compared; {why}".rstrip("; ")]
+    lines.append(f"NOT verified: {v.compared} predictions compared")
+    if v.unmade:
+        lines.append("the recording lacks messages, or begins amid streams: see --state")
+    return lines

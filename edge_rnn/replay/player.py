@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from edge_rnn.journal import Saved
 from edge_rnn.messages import Message, Outgoing, Result
 from edge_rnn.pipeline import Pipeline
 from edge_rnn.replay.recording import Event
@@ -49,15 +50,21 @@ class Summary:
 
 
 class Player:
-    """Feeds a pipeline in batches of at most `max_batch`; `summary` counts what came of it."""
+    """Feeds a pipeline in batches of at most `max_batch`; `summary` counts what came of it.
 
-    def __init__(self, pipeline: Pipeline, max_batch: int = 1024) -> None:
+    saved: what its streams go on from, when the first message comes.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, max_batch: int = 1024, saved: Saved | None = None
+    ) -> None:
         self.pipeline, self.max_batch, self.summary = pipeline, max_batch, Summary()
         spec = pipeline.spec
         self._timed = spec.ttl is not None or spec.numbered
         self._batch: list[Message] = []
         self._tick = 0
         self._began, self._at = math.inf, 0.0
+        self._saved = saved
 
     def play(self, events: Iterable[Event]) -> Iterator[list[Outgoing]]:
         """The predictions as they come, of events that follow those played before. What is no
@@ -86,6 +93,9 @@ class Player:
         """Step what is in hand, and before it what was due since the last time."""
         now, batch = self._tick * TICK, self._batch
         self._batch = []
+        if batch and self._saved is not None:
+            saved, self._saved = self._saved, None
+            self.summary.count(Result(evictions=self.pipeline.load(saved, now)))
         while batch and (due := self.pipeline.due()) < now:
             yield self.summary.count(self.pipeline.feed([], due))
         if batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -31,12 +32,14 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`compared` predictions, of which `different`; `repeated`: recorded again with a number that
-    was compared, as brokers do; `unmade`: recorded, not replayed; `unrecorded`: the other way
-    round; `unknown`: on a topic of ours, but no prediction."""
+    """`compared` predictions, of which `different`; `earlier`: of steps before the replay begins;
+    `repeated`: recorded again with a number that was compared, as brokers do; `unmade`: recorded,
+    not replayed; `unrecorded`: the other way round; `unknown`: on a topic of ours, but no
+    prediction."""
 
     compared: int
     different: int
+    earlier: int
     repeated: int
     unmade: int
     unrecorded: int
@@ -52,14 +55,16 @@ class Verdict:
 class Verifier:
     """Compares predictions by (stream, run, n), in whatever order they come from both sides.
 
-    It holds those that have come from one side only.
+    begun: (run, n) of the last step that a stream has taken before. It holds the predictions that
+    have come from one side only.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, begun: Mapping[str, tuple[int, int]] | None = None) -> None:
+        self._begun = dict(begun or {})
         self._recorded: dict[_Key, tuple[str, bytes]] = {}
         self._replayed: dict[_Key, tuple[str, bytes]] = {}
         self._last: dict[str, tuple[int, int]] = {}  # (run, n) compared last, of each stream
-        self._compared = self._different = self._repeated = self._unknown = 0
+        self._compared = self._different = self._earlier = self._repeated = self._unknown = 0
         self._first: Difference | None = None
 
     def recorded(self, event: Event) -> None:
@@ -72,6 +77,8 @@ class Verifier:
         key, mine = (p.stream, p.run, p.n), (event.topic, event.payload)
         if key in self._replayed:
             self._compare(key, mine, self._replayed.pop(key))
+        elif (p.run, p.n) <= self._begun.get(p.stream, (-1, 0)):
+            self._earlier += 1
         elif key in self._recorded or (p.run, p.n) <= self._last.get(p.stream, (-1, 0)):
             self._repeated += 1
         else:
@@ -90,6 +97,7 @@ class Verifier:
         return Verdict(
             self._compared,
             self._different,
+            self._earlier,
             self._repeated,
             len(self._recorded),
             len(self._replayed),

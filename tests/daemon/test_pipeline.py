@@ -375,3 +375,14 @@ def test_a_stream_that_lives_again_keeps_its_run(model, spec, monkeypatch):
     result = feed(pipeline, [(f"in/{name}", b'{"a": 1, "b": 1}') for name in names])
     assert [p.run for p in result.predictions if p.stream == "d0"] == [0] + 57 * [1]
     assert len(pipeline.changes().dropped) == 58 - 20
+
+
+def test_a_restart_is_a_sign_of_life(model, spec, samples):
+    """A monotonic clock may have run for long."""
+    spec = replace(spec, ttl=10.0)
+    before, after = Pipeline(model, spec), Pipeline(model, spec)
+    feed(before, samples(3), 5000.0)
+    after.load(Saved(before.changes().states), 9000.0)
+    assert after.expire(9009.0) == []
+    assert [p.n for p in feed(after, samples(3), 9009.0).predictions] == [2, 2, 2]
+    assert len(after.expire(9020.0)) == 3
