@@ -236,6 +236,11 @@ class Journal:
         except sqlite3.Error as e:
             raise _damaged(self.path, e) from e
 
+    def size(self) -> int:
+        """Bytes of the file and of its log."""
+        files = self.path, Path(f"{self.path}-wal")
+        return sum(f.stat().st_size for f in files if f.exists())
+
     def recall(self, key: str) -> str | None:
         """A note kept by `remember`."""
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()

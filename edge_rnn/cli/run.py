@@ -56,6 +56,7 @@ def describe(plan: Plan) -> str:
         "stream": config.routes.stream,
         "publish": f"{config.routes.output} (QoS {tables.output.qos})",
         "status": settings.status.topic if settings.status else "none",
+        "metrics": tables.metrics.listen if tables.metrics else "none",
         "state": f"{config.state_file}, {_saves(tables.state)}",
     }
     return "\n".join(f"{key:<10} {value}" for key, value in lines.items())

@@ -134,6 +134,10 @@ def load_config(path: str | Path) -> Config:
     _check_broker(source, tables.broker)
     if math.isinf(tables.state.commit_every or 0):
         raise source.error(("state", "commit_every"), "must be finite")
+    metrics = tables.metrics
+    if metrics and not metrics.listen.local and not metrics.public:
+        problem = f"{metrics.listen} can be reached from elsewhere: set public = true if it should"
+        raise source.error(("metrics", "listen"), problem)
     return Config(source, tables, spec, routes)
 
 

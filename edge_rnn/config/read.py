@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 
 import msgspec
 
-from edge_rnn.config.schema import ByteRate, Seconds
+from edge_rnn.config.schema import Address, ByteRate, Seconds
 from edge_rnn.config.source import Keys, Source
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ def _read(kind: Any, value: Any, source: Source, folder: Path, keys: Keys) -> An
             raise source.error(keys, f"is {_brief(value)}; {_allowed(value, get_args(kind))}")
         return value
     try:
-        if kind in (Seconds, ByteRate):
+        if kind in (Seconds, ByteRate, Address):
             return kind.parse(value)
         if kind is Path:
             return folder / msgspec.convert(value, str)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +18,7 @@ from edge_rnn.payload import MAX_PAYLOAD_BYTES
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _BYTE_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*(kB|MB|GB)\s*/\s*(h|day)")
+_ADDRESS = re.compile(r"(?:[^\s:\[\]]+|\[[0-9a-fA-F:]+\]):(\d{1,5})")
 _BYTES = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
 _PERIODS = {"h": 3600.0, "day": 86400.0}
 _UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -180,6 +182,46 @@ class Log:
     stats_every: Seconds = Seconds(60)
 
 
+class Address(str):
+    """HOST:PORT to listen on; an IPv6 host stands in brackets."""
+
+    @property
+    def host(self) -> str:
+        """Without brackets."""
+        return self.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """0 to 65535; 0 is one that is free."""
+        return int(self.rpartition(":")[2])
+
+    @property
+    def local(self) -> bool:
+        """Can only this machine reach it?"""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @classmethod
+    def parse(cls, value: object) -> Address:
+        """Of text. Raises ValueError."""
+        match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
+        if match is None or int(match[1]) > 65535:
+            raise ValueError('expected HOST:PORT, such as "127.0.0.1:9108" or "[::1]:9108"')
+        return cls(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsTable:
+    """[metrics]: its presence has Prometheus metrics served."""
+
+    listen: Address = Address("127.0.0.1:9108")
+    public: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tables:
     """A whole pipeline file."""
@@ -194,3 +236,4 @@ class Tables:
     state: State = State()
     rejects: Rejects | None = None
     log: Log = Log()
+    metrics: MetricsTable | None = None

@@ -23,9 +23,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A batch and what came of it."""
+    """A batch, when it was taken, and what came of it."""
 
     batch: Sequence[Message]
+    taken: float
     result: Result
 
 
@@ -65,6 +66,11 @@ class Commits:
     def waiting(self) -> int:
         """How many messages and letters wait to be safe."""
         return sum(len(a.batch) + len(a.result.predictions) for a in self._waiting)
+
+    @property
+    def interval(self) -> float:
+        """The least time between two commits now, in seconds."""
+        return self._pace.interval
 
     def due(self) -> float:
         """When `settle` has something to do."""
@@ -112,6 +118,7 @@ class Commits:
         arrived.clear()
         self._last = start
         self._metrics.saves += 1
+        self._metrics.commit.observe(self._clock() - start)
         self._metrics.written_bytes += self._pace.committed(start)
         return box
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_rnn.config import Config
+from edge_rnn.daemon.exporter import check_installed
 from edge_rnn.modelfile import load
 from edge_rnn.mqtt import Settings, Status, tls_context
 from edge_rnn.pipeline import Pipeline
@@ -30,8 +31,10 @@ class Plan:
 def make_plan(config: Config) -> Plan:
     """Load the model, the certificates and the credentials, and check that they fit.
 
-    Raises ConfigError or ModelFileError.
+    Raises ConfigError, ModelFileError, or MissingExtraError without what `[metrics]` needs.
     """
+    if config.tables.metrics:
+        check_installed()
     return Plan(config, make_pipeline(config), make_settings(config))
 
 

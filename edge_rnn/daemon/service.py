@@ -11,16 +11,18 @@ import msgspec
 from edge_rnn import keeper
 from edge_rnn.config import load_config
 from edge_rnn.daemon.commits import Answer, Commits
+from edge_rnn.daemon.exporter import Exporter
 from edge_rnn.daemon.outbox import Outbox
 from edge_rnn.daemon.plan import Plan, make_plan
 from edge_rnn.daemon.rejects import RejectFile
 from edge_rnn.daemon.signals import Signals
 from edge_rnn.daemon.systemd import notify
 from edge_rnn.errors import EdgeRnnError, StateError
+from edge_rnn.graph import state_width
 from edge_rnn.journal import Commit, Journal
 from edge_rnn.lineage import lineage
 from edge_rnn.messages import Rejected, Result
-from edge_rnn.metrics import Metrics
+from edge_rnn.metrics import Gauges, Metrics
 from edge_rnn.mqtt import Inbox, Link
 from edge_rnn.ordering import Gap
 from edge_rnn.state import Eviction
@@ -48,6 +50,7 @@ class Service:
                 self._rejects = RejectFile(tables.rejects.file, tables.rejects.max_bytes)
             self._continue()
             self._link = self._make_link()
+            self._exporter = _export(plan, metrics)
         except BaseException:
             self._journal.close()
             raise
@@ -138,14 +141,21 @@ class Service:
         if (answer := self._next_answer()) is not None:
             self._commits.add(answer)
         self._settle(early=early or self._commits.waiting >= self._plan.config.tables.queue.size)
-        self._outbox.send(self._link)
-        self._link.flush()
+        self._send()
 
     def _settle(self, *, early: bool) -> None:
         """Acknowledge and report what is safe."""
         for safe in self._commits.settle(clock(), early=early):
             self._link.ack(safe.batch)
+            self._metrics.answer.observe(clock() - safe.taken)
             self._report(safe.result)
+
+    def _send(self) -> None:
+        start, sends = clock(), self._outbox.waiting
+        self._outbox.send(self._link)
+        self._link.flush()
+        if sends:
+            self._metrics.publish.observe(clock() - start)
 
     def _takes(self) -> int:
         """How many messages can be stepped now: none while the disk takes no states, or the
@@ -159,8 +169,9 @@ class Service:
         start = clock()
         if not batch and (start < self._plan.pipeline.due() or self._commits.failing):
             return None
-        answer = Answer(batch, self._plan.pipeline.feed(batch, start))
-        self._metrics.batch(clock() - start)
+        answer = Answer(batch, start, self._plan.pipeline.feed(batch, start))
+        self._metrics.step.observe(clock() - start)
+        self._metrics.batch_size.observe(len(batch))
         return answer
 
     def _tend(self, now: float) -> None:
@@ -173,6 +184,7 @@ class Service:
             self._beat_at = now + 1.0
         if now >= self._expire_at:
             self._report_evictions(self._plan.pipeline.expire(now))
+            self._metrics.now = self._gauges()
             self._expire_at = now + EXPIRE_SECONDS
         if now >= self._stats_at:
             self._log_stats()
@@ -181,6 +193,20 @@ class Service:
             filters = msgspec.json.encode(list(self._plan.settings.filters)).decode()
             self._journal.remember("filters", filters)
             self._noted = True
+
+    def _gauges(self) -> Gauges:
+        pipeline, streams = self._plan.pipeline, self._plan.pipeline.streams
+        return Gauges(
+            streams=streams,
+            state_bytes=streams * 4 * state_width(pipeline.model),
+            state_file_bytes=self._journal.size(),
+            queued=len(self._inbox),
+            held=pipeline.waiting,
+            uncommitted=self._commits.waiting,
+            outbox=len(self._outbox),
+            connected=self._link.ready,
+            commit_interval=self._commits.interval,
+        )
 
     def _next_plan(self) -> Plan | None:
         """The new configuration if we are told to read it and it is good."""
@@ -224,6 +250,8 @@ class Service:
         """Give everything back, whatever has happened."""
         if self._counter:
             self._counter.close()
+        if self._exporter:
+            self._exporter.close()
         self._link.close()
         self._commits.close()
         self._journal.close()
@@ -291,3 +319,7 @@ def _open_journal(plan: Plan) -> Journal:
         on_model_change=state.on_model_change,
         synchronous=state.synchronous,
     )
+
+
+def _export(plan: Plan, metrics: Metrics) -> Exporter | None:
+    return Exporter(plan, metrics) if plan.config.tables.metrics else None

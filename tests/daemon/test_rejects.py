@@ -54,8 +54,8 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path):
 def test_the_summary_is_flat_and_totals_reasons():
     m = Metrics(received=3)
     m.rejected.update(not_json=1, bad_topic=1)
-    m.batch(0.002)
-    m.batch(0.004)
+    m.step.observe(0.002)
+    m.step.observe(0.004)
     s = m.summary()
     assert (s["received"], s["rejected"], s["rejected.not_json"], s["dropped"]) == (3, 2, 1, 0)
     assert (s["batches"], s["batch_ms_mean"], s["batch_ms_max"]) == (2, 3.0, 4.0)
