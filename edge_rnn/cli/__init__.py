@@ -22,6 +22,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_DIFFERS = 1, 2, 3
 _OWN = {
     "bench": "edge_rnn.cli.bench:bench",
     "completion": "edge_rnn.cli.completion:completion",
+    "doctor": "edge_rnn.cli.doctor:doctor",
     "inspect": "edge_rnn.cli.inspect:inspect",
     "record": "edge_rnn.cli.record:record",
     "replay": "edge_rnn.cli.replay:replay",
