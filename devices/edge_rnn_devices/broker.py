@@ -6,8 +6,11 @@ Both are iotcore's, written in Rust: a Python client costs the demo several time
 from __future__ import annotations
 
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,14 +18,51 @@ from edge_rnn.errors import BrokerError, MissingExtraError
 
 _CONNECT_SECONDS = 5
 _IN_FLIGHT = 1000  # at iotcore's 100 a busy daemon waits for its own acknowledgements
+_CONFIG = """\
+id = 0
+[router]
+id = 0
+max_connections = 2000
+max_outgoing_packet_count = 200
+max_segment_size = 1048576
+max_segment_count = 10
+"""
+_LISTENER = """\
+[{version}.1]
+name = "{version}"
+listen = "{host}:{port}"
+next_connection_delay_ms = 1
+[{version}.1.connections]
+connection_timeout_ms = 5000
+max_payload_size = 65536
+max_inflight_count = {in_flight}
+dynamic_filters = true
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a broker listens: `port` speaks MQTT 3.1.1 and `port5` MQTT 5; often it's the same."""
+
+    host: str
+    port: int
+    port5: int
 
 
 @contextmanager
-def embedded_broker() -> Iterator[tuple[str, int]]:
-    """A broker on a free port of 127.0.0.1 -> (host, port). Raises MissingExtraError."""
-    port = free_port()
-    with _iotcore().Broker(port=port, listen="127.0.0.1", max_inflight_count=_IN_FLIGHT):
-        yield "127.0.0.1", port
+def embedded_broker() -> Iterator[Address]:
+    """A broker on free ports of 127.0.0.1. Raises MissingExtraError."""
+    address = Address("127.0.0.1", free_port(), free_port())
+    text = _CONFIG
+    for version, port in (("v4", address.port), ("v5", address.port5)):
+        text += _LISTENER.format(
+            version=version, host=address.host, port=port, in_flight=_IN_FLIGHT
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "broker.toml"
+        config.write_text(text)
+        with _iotcore().Broker(config_path=str(config)):
+            yield address
 
 
 def connect(host: str, port: int) -> Any:

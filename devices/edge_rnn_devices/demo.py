@@ -24,7 +24,7 @@ from rich.live import Live
 
 from edge_rnn.errors import EdgeRnnError
 from edge_rnn_devices import recordings
-from edge_rnn_devices.broker import connect, embedded_broker
+from edge_rnn_devices.broker import Address, connect, embedded_broker
 from edge_rnn_devices.processes import memory_mb, python, stop
 from edge_rnn_devices.scoreboard import Scoreboard
 from edge_rnn_devices.screen import Screen
@@ -112,7 +112,7 @@ class Demo:
         self.screenshot = screenshot
         self.console.print("looking for the recordings (fetched once)")
         recordings.load("test")
-        self.host, self.port = (
+        self.broker = (
             _address(broker) if broker else stack.enter_context(embedded_broker())
         )
         self.board = Scoreboard(recordings.ACTIVITIES)
@@ -149,7 +149,7 @@ class Demo:
             if payload == b"online":
                 online.set()
 
-        client = connect(self.host, self.port)
+        client = connect(self.broker.host, self.broker.port)
         self.stack.callback(client.stop)
         client.subscribe("predictions/+/activity", predicted)
         client.subscribe("truth/+", changed)
@@ -161,8 +161,8 @@ class Demo:
         pipeline.write_text(
             _PIPELINE.format(
                 model=json.dumps(str(MODEL)),
-                host=json.dumps(self.host),
-                port=self.port,
+                host=json.dumps(self.broker.host),
+                port=self.broker.port5,
                 pid=os.getpid(),
                 status=_STATUS,
                 fields=json.dumps(recordings.FEATURES),
@@ -180,8 +180,8 @@ class Demo:
 
     def _simulator_args(self) -> list[str]:
         options = {
-            "--host": self.host,
-            "--port": self.port,
+            "--host": self.broker.host,
+            "--port": self.broker.port,
             "--devices": self.devices,
             "--speed": self.speed,
             "--seconds": self.seconds,
@@ -238,11 +238,11 @@ class Demo:
         }
 
 
-def _address(broker: str) -> tuple[str, int]:
+def _address(broker: str) -> Address:
     host, _, port = broker.rpartition(":")
     if not host or not port.isdigit():
         raise click.BadParameter(f"{broker!r}: expected HOST:PORT", param_hint="--broker")
-    return host, int(port)
+    return Address(host, int(port), int(port))
 
 
 def _sentences(s: dict[str, Any]) -> str:

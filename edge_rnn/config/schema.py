@@ -80,7 +80,7 @@ class Broker:
     host: Text
     port: Port | None = None
     client_id: Text | None = None
-    protocol: Literal["3.1.1", "5"] = "3.1.1"
+    protocol: Literal["3.1.1", "5"] = "5"
     transport: Literal["tcp", "websockets"] = "tcp"
     path: Text = "/mqtt"
     client: Literal["batch", "paho"] | None = None

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import mqtt5
 from mqtt5 import (
     ConnAckPacket,
     DisconnectPacket,
     DisconnectReasonCode,
     Packet,
     PubAckPacket,
-    PublishPacket,
-    QoS,
     SubAckPacket,
-    read,
 )
 
 from edge_rnn.messages import Message
@@ -24,21 +22,28 @@ from edge_rnn.mqtt.transport import Accepted, Arrivals, Ended, Refused
 FINAL = frozenset({132, 133, 134, 135, 138, 140})
 ONLY_3_1_1 = 'it speaks MQTT 3.1.1 only: set broker.protocol = "3.1.1"'
 
-_CONNACK, _PUBLISH, _PUBACK = 2, 3, 4
-_HEADER_BYTES = 5
+_PUBLISH, _QOS_2 = 3, 0b100
+_CONNACK, _PUBACK = 0x20, 0x40  # as first bytes
+_HEADER = 2  # bytes, of a packet under 128 bytes
 _FAILURE = 128
+_USER_PROPERTY, _SUBSCRIPTION = 0x26, 0x0B
+_SIZES = {0x01: 1, 0x02: 4, 0x23: 2}  # bytes of further properties
+_TEXTS = (0x03, 0x08, 0x09)
+_NOT_MQTT = "the broker sent what is not MQTT 5"
 
 
 class PacketReader:
     """Takes bytes as they come, gives what they say.
 
+    Messages and short confirmations, which are nearly all there is, are read here; the rest by
+    `mqtt5`, which panics, and keeps memory for ever, at text that is not UTF-8.
     max_packet: a larger packet ends the connection, before memory is taken for it.
     properties: messages keep their user properties.
     """
 
     def __init__(self, base: int, max_packet: int, *, properties: bool = False) -> None:
         self._base, self._max_packet, self._properties = base, max_packet, properties
-        self._buffer = bytearray()
+        self._buffer = b""
         self.hungry = False  # there may be a whole packet in the buffer
 
     def __len__(self) -> int:
@@ -52,106 +57,133 @@ class PacketReader:
 
     def read(self, most: int) -> Arrivals:
         """Take whole packets off the buffer, until `most` of them were messages."""
-        arrivals = Arrivals()
-        at = 0
-        with memoryview(self._buffer) as view:
-            while len(arrivals.messages) < most and arrivals.ended is None:
-                size = self._one(view[at:], arrivals)
-                if not size:
-                    self.hungry = False
-                    break
-                at += size
-        del self._buffer[:at]
+        arrivals, data, at = Arrivals(), self._buffer, 0
+        while len(arrivals.messages) < most and arrivals.ended is None:
+            start, end = self._frame(data, at, arrivals)
+            if not end:
+                self.hungry = False
+                break
+            first = data[at]
+            if first >> 4 == _PUBLISH and first & _QOS_2:
+                arrivals.ended = Ended("the broker sent a message of QoS 2, unasked")
+            elif first >> 4 == _PUBLISH:
+                arrivals.messages.append(self._message(first, data[start:end], arrivals))
+            elif first == _PUBACK and end - start == 2:
+                arrivals.confirmed.append(data[start] << 8 | data[start + 1])
+            else:
+                _other(data[at:end], arrivals)
+            at = end
+        self._buffer = data[at:]
         return arrivals
 
-    def _one(self, view: memoryview, arrivals: Arrivals) -> int:
-        """Take one packet -> its size; 0 if it is not whole yet."""
+    def _frame(self, data: bytes, at: int, arrivals: Arrivals) -> tuple[int, int]:
+        """Where the packet at `at` has its body, and ends; (0, 0) if it is not whole."""
+        length = 0
+        for i, byte in enumerate(data[at + 1 : at + 5]):
+            length |= (byte & 127) << 7 * i
+            if byte < 128:
+                start = at + 2 + i
+                end = start + length
+                if end - at > self._max_packet:
+                    arrivals.ended = Ended(
+                        f"the broker began a packet of {end - at} bytes, more than the "
+                        f"{self._max_packet} that we take"
+                    )
+                return (start, end) if end <= len(data) else (0, 0)
+        if len(data) >= at + 5:
+            arrivals.ended = Ended(f"{_NOT_MQTT}: a length of more than four bytes")
+        return 0, 0
+
+    def _message(self, first: int, body: bytes, arrivals: Arrivals) -> Message:
+        """Of a PUBLISH; one with an empty topic if it is malformed (MQTT 5, section 3.3)."""
+        mid = 0
         try:
-            packet, size = read(view)
-        except IndexError:
-            return self._check_size(view, arrivals)
-        except ValueError as e:
-            return self._skip(view, str(e), arrivals)
-        except BaseException as e:  # the codec panics at text that is not UTF-8
-            if type(e).__name__ != "PanicException":
-                raise
-            with view:  # given back here, whoever keeps the exception and what it refers to
-                return self._skip(view, "text that is not UTF-8", arrivals)
-        if type(packet) is PublishPacket:
-            self._message(packet, arrivals)
-        elif type(packet) is PubAckPacket:
-            arrivals.confirmed.append(packet.packet_id)
-            if int(packet.reason_code) >= _FAILURE:
-                arrivals.errors.append(_text(packet))
-        else:
-            _HANDLERS.get(type(packet), _nothing)(packet, arrivals)
-        return size
-
-    def _message(self, p: PublishPacket, arrivals: Arrivals) -> None:
-        if p.qos == QoS.EXACTLY_ONCE:
-            arrivals.ended = Ended("the broker sent a message of QoS 2, which nobody asked for")
-            return
-        mid = self._base + p.packet_id if p.packet_id else 0
-        if not p.topic:
-            self._malformed("a topic alias, which we don't take", mid, arrivals)
-            return
-        properties = tuple(p.user_properties) if self._properties else ()
-        arrivals.messages.append(Message(p.topic, p.payload, p.retain, mid, properties))
-
-    def _malformed(self, problem: str, mid: int, arrivals: Arrivals) -> None:
-        arrivals.malformed.append(problem)
-        arrivals.messages.append(Message("", b"", mid=mid))
-
-    def _check_size(self, view: memoryview, arrivals: Arrivals) -> int:
-        """Nothing to take; but what is announced must not be too large."""
-        header, length = _frame(view)
-        if header + length > self._max_packet:
-            arrivals.ended = Ended(
-                f"the broker began a packet of {header + length} bytes, more than the "
-                f"{self._max_packet} that we take"
-            )
-        return 0
-
-    def _skip(self, view: memoryview, problem: str, arrivals: Arrivals) -> int:
-        """Pass over a packet that means nothing, if it is clear where it ends."""
-        header, length = _frame(view)
-        size = header + length
-        if header and size > len(view) and size <= self._max_packet:
-            return 0
-        kind, body = view[0] >> 4, bytes(view[header:size])
-        if header and kind == _PUBLISH:
-            self._malformed(problem, self._id_of(view[0], body), arrivals)
-        elif header and kind == _PUBACK and length >= 2:
-            arrivals.confirmed.append(int.from_bytes(body[:2], "big"))
-            arrivals.errors.append(problem)
-        elif kind == _CONNACK and length == 2:
-            arrivals.answer = Refused(ONLY_3_1_1, final=True)
-        else:
-            arrivals.ended = Ended(f"the broker sent what is not MQTT 5: {problem}")
-        return size
-
-    def _id_of(self, first: int, body: bytes) -> int:
-        """The packet id of a malformed PUBLISH; 0 if it has none to acknowledge."""
-        if first & 0b110 != 0b010 or len(body) < 2:
-            return 0
-        at = 2 + int.from_bytes(body[:2], "big")
-        mid = int.from_bytes(body[at : at + 2], "big")
-        return self._base + mid if len(body) >= at + 2 and mid else 0
+            at = 2 + (body[0] << 8 | body[1])
+            topic = body[2:at]
+            if qos := first >> 1 & 1:
+                mid = self._base + (body[at] << 8 | body[at + 1])
+                at += 2
+            size, at = _varint(body, at)
+            payload = at + size
+            if payload > len(body) or not topic or (qos and mid == self._base):
+                raise ValueError("lengths that don't fit, no topic, or no packet id")
+            properties = _user_properties(body[at:payload]) if self._properties and size else ()
+            return Message(topic.decode(), body[payload:], bool(first & 1), mid, properties)
+        except (ValueError, IndexError) as e:
+            arrivals.malformed.append(str(e))
+            return Message("", b"", mid=0 if mid == self._base else mid)
 
 
-def _frame(view: memoryview) -> tuple[int, int]:
-    """Bytes of the fixed header and of the rest; (0, 0) if that can't be told."""
-    length = 0
-    for i, byte in enumerate(view[1:_HEADER_BYTES]):
-        length |= (byte & 127) << 7 * i
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number of one to four bytes, and where it ends. Raises ValueError, IndexError."""
+    value = 0
+    for shift in (0, 7, 14, 21):
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
         if byte < 128:
-            return 2 + i, length
-    return 0, 0
+            return value, at
+    raise ValueError("a number of more than four bytes")
+
+
+def _user_properties(data: bytes) -> tuple[tuple[str, str], ...]:
+    """The pairs among a message's properties (MQTT 5, section 2.2.2). Raises ValueError."""
+    pairs, at = [], 0
+    while at < len(data):
+        kind, at = data[at], at + 1
+        if kind == _USER_PROPERTY:
+            key, at = _text(data, at)
+            value, at = _text(data, at)
+            pairs.append((key.decode(), value.decode()))
+        elif kind in _SIZES:
+            at += _SIZES[kind]
+        elif kind in _TEXTS:
+            _, at = _text(data, at)
+        elif kind == _SUBSCRIPTION:
+            _, at = _varint(data, at)
+        else:
+            raise ValueError(f"an unknown property {kind}")
+    if at > len(data):
+        raise ValueError("a property that is cut off")
+    return tuple(pairs)
+
+
+def _text(data: bytes, at: int) -> tuple[bytes, int]:
+    end = at + 2 + (data[at] << 8 | data[at + 1])
+    return data[at + 2 : end], end
+
+
+def _other(packet: bytes, arrivals: Arrivals) -> None:
+    """A packet that is neither a message nor a short confirmation."""
+    try:
+        read, _ = mqtt5.read(memoryview(packet))
+    except (ValueError, IndexError) as e:
+        problem = str(e)
+    except BaseException as e:
+        if type(e).__name__ != "PanicException":
+            raise
+        problem = "text that is not UTF-8"
+    else:
+        _HANDLERS.get(type(read), _nothing)(read, arrivals)
+        return
+    if packet[0] == _PUBACK and len(packet) >= _HEADER + 2:
+        arrivals.confirmed.append(packet[2] << 8 | packet[3])
+        arrivals.errors.append(problem)
+    elif packet[0] == _CONNACK and len(packet) == _HEADER + 2:
+        arrivals.answer = Refused(ONLY_3_1_1, final=True)
+    else:
+        arrivals.ended = Ended(f"{_NOT_MQTT}: {problem}")
+
+
+def _puback(p: PubAckPacket, arrivals: Arrivals) -> None:
+    arrivals.confirmed.append(p.packet_id)
+    if int(p.reason_code) >= _FAILURE:
+        arrivals.errors.append(_reason(p))
 
 
 def _connack(p: ConnAckPacket, arrivals: Arrivals) -> None:
     if int(p.reason_code) >= _FAILURE:
-        arrivals.answer = Refused(_text(p), int(p.reason_code) in FINAL)
+        arrivals.answer = Refused(_reason(p), int(p.reason_code) in FINAL)
         return
     arrivals.answer = Accepted(
         p.session_present,
@@ -169,7 +201,7 @@ def _suback(p: SubAckPacket, arrivals: Arrivals) -> None:
 
 def _disconnect(p: DisconnectPacket, arrivals: Arrivals) -> None:
     taken_over = p.reason_code == DisconnectReasonCode.SESSION_TAKEN_OVER
-    arrivals.ended = Ended(f"the broker ended the connection: {_text(p)}", taken_over)
+    arrivals.ended = Ended(f"the broker ended the connection: {_reason(p)}", taken_over)
 
 
 def _nothing(_: Packet, __: Arrivals) -> None:
@@ -177,13 +209,14 @@ def _nothing(_: Packet, __: Arrivals) -> None:
 
 
 _HANDLERS: Mapping[type, Callable[[Any, Arrivals], None]] = {
+    PubAckPacket: _puback,
     ConnAckPacket: _connack,
     SubAckPacket: _suback,
     DisconnectPacket: _disconnect,
 }
 
 
-def _text(p: ConnAckPacket | PubAckPacket | DisconnectPacket) -> str:
+def _reason(p: ConnAckPacket | PubAckPacket | DisconnectPacket) -> str:
     """A packet's reason, with the broker's own words if it has any."""
     return _words(p.reason_code) + (f" ({p.reason_str})" if p.reason_str else "")
 

@@ -40,10 +40,10 @@ class Settings:
     qos: int = 1
     retained: bool = False
     known: Sequence[str] = ()
-    protocol: Literal["3.1.1", "5"] = "3.1.1"
+    protocol: Literal["3.1.1", "5"] = "5"
     transport: Literal["tcp", "websockets"] = "tcp"
     path: str = "/mqtt"
-    client: Literal["batch", "paho"] = "paho"
+    client: Literal["batch", "paho"] = "batch"
     receive_max: int = 65535
     max_packet: int = 1 << 20
     properties: bool = False

@@ -49,7 +49,7 @@ def link(stack):
     stack.callback(os.close, read)
     stack.callback(os.close, write)
 
-    def make(port, inbox=None, **settings):
+    def make(port=None, inbox=None, **settings):
         options = {"client_id": "c", "filters": ["in/+"], "retry_min": 0.05, "retry_max": 0.2}
         made = Link(
             Settings(**(options | {"host": "127.0.0.1", "port": port} | settings)),
@@ -84,11 +84,12 @@ CLIENTS = {
 every_client = pytest.mark.parametrize("settings", CLIENTS.values(), ids=CLIENTS)
 
 
-@pytest.fixture(params=["mosquitto 3.1.1", "mosquitto 5", "mosquitto batch", "iotcore 3.1.1"])
+@pytest.fixture(params=["mosquitto 3.1.1", "mosquitto 5", "mosquitto batch", "iotcore batch"])
 def broker(request):
     """A broker, and how to speak with it."""
     kind, name = request.param.split()
-    return request.getfixturevalue(kind)(), CLIENTS[name]
+    broker, settings = request.getfixturevalue(kind)(), CLIENTS[name]
+    return broker, settings | {"port": broker.port_of(settings["protocol"])}
 
 
 @pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
@@ -97,7 +98,7 @@ def test_a_stalled_pipeline_drops_and_counts_and_keeps_acknowledgements_in_order
 ):
     broker, settings = broker
     inbox = Inbox(5, policy)
-    reader = ready(link(broker.port, inbox, **settings))
+    reader = ready(link(inbox=inbox, **settings))
     publisher = client(broker.port)
     for n in range(15):
         publisher.publish("in/a", b"%d" % n)
@@ -117,7 +118,7 @@ def test_a_stalled_pipeline_drops_and_counts_and_keeps_acknowledgements_in_order
 def test_what_was_not_acknowledged_comes_again(broker, link, client):
     broker, settings = broker
     inbox = Inbox(100, "drop_oldest")
-    first = ready(link(broker.port, inbox, **settings))
+    first = ready(link(inbox=inbox, **settings))
     publisher = client(broker.port)
     for n in range(6):
         publisher.publish("in/a", b"%d" % n)
@@ -129,14 +130,14 @@ def test_what_was_not_acknowledged_comes_again(broker, link, client):
     first.close()
 
     again = Inbox(100, "drop_oldest")
-    second = ready(link(broker.port, again, **settings))
+    second = ready(link(inbox=again, **settings))
     poll_until(second, lambda: len(again) >= 5)
     assert [m.payload for m in again.take(9)] == [b"2", b"3", b"4", b"5", b"6"]
 
 
 def test_publishes_are_bounded_and_confirmed(broker, link, client):
     broker, settings = broker
-    publisher = ready(link(broker.port, **settings))
+    publisher = ready(link(**settings))
     reader = client(broker.port)
     sent = 0
     while sent < 3000:
@@ -230,7 +231,7 @@ def test_a_broker_that_never_answers_is_given_up(link, caplog, monkeypatch):
 def test_a_status_tells_that_we_are_there(broker, link, client):
     broker, settings = broker
     reader = client(broker.port, "status")
-    told = ready(link(broker.port, **settings, status=Status("status", "up", "down")))
+    told = ready(link(**settings, status=Status("status", "up", "down")))
     assert reader.wait(1) == [b"up"]
     told.offline()
     poll_until(told, lambda: not told.busy)
