@@ -112,9 +112,7 @@ class Demo:
         self.screenshot = screenshot
         self.console.print("looking for the recordings (fetched once)")
         recordings.load("test")
-        self.broker = (
-            _address(broker) if broker else stack.enter_context(embedded_broker())
-        )
+        self.broker = _address(broker) if broker else stack.enter_context(embedded_broker())
         self.board = Scoreboard(recordings.ACTIVITIES)
         self.memory: list[float] = []
 
