@@ -145,7 +145,9 @@ class Part:
     def __init__(self, model: Model, limits: dict[str, float], most: int) -> None:
         self._model = model
         program = compile_part(model, {i.name: limits[i.name] for i in model.inputs})
-        self._store = StateStore(program.state_width, program.state_words, most, None, None)
+        self._store = StateStore(
+            program.state_width, program.state_words, most, None, None, program.initial
+        )
         self._slots = self._store.handles([str(i) for i in range(most)], 0.0)
         self._stepper = Compiled(program, self._store, most)
         at, widths = schedules(model), value_widths(model)

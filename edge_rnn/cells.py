@@ -85,6 +85,7 @@ class NormGru(Node):
     gate: Act = "sigmoid"
     candidate: Act = "tanh"
     activations: Activations = "float32"
+    initial_h: F32 | None = optional("H")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,6 +105,7 @@ class MinGru(Node):
     gate: Act = "sigmoid"
     candidate: Act = "linear"
     activations: Activations = "float32"
+    initial_h: F32 | None = optional("H")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

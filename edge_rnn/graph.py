@@ -105,6 +105,7 @@ __all__ = [
     "bounds",
     "digest",
     "dimensions",
+    "initial_state",
     "lengths",
     "looks_ahead",
     "masked",
@@ -280,6 +281,12 @@ def bound(node: Node, of_input: float = 0.0) -> float:
 
     `of_input` is its input's. A recurrent cell's is also that of its h.
     """
+    usual, first = _bound(node, of_input), getattr(node, "initial_h", None)
+    return usual if first is None or not usual else max(usual, float(np.abs(first).max()))
+
+
+def _bound(node: Node, of_input: float) -> float:
+    """`bound` of a cell whose h begins at zeros, and of other nodes."""
     match node:
         case Rnn() | Dense() | Conv1d() | FrameConv() | Activation() if largest(node.act):
             return largest(node.act)
@@ -392,6 +399,16 @@ def state_tensors(model: Model) -> list[tuple[str, str, int]]:
         for node in model.nodes
         for name, symbol in node.STATE.items()
     ]
+
+
+def initial_state(model: Model) -> F32:
+    """What the vectors of `state_tensors` are before the first step, side by side."""
+    nodes = {node.name: node for node in model.nodes}
+    parts = [np.zeros(0, np.float32)]
+    for name, state, width in state_tensors(model):
+        given = getattr(nodes[name], f"initial_{state}", None)
+        parts.append(np.zeros(width, np.float32) if given is None else given)
+    return np.concatenate(parts)
 
 
 def state_width(model: Model) -> int:

@@ -124,7 +124,8 @@ class Node:
     """A step of the computation: reads the value `input`, makes the value `name`.
 
     A node that reads several values names the further ones in a field `others`. Its remaining
-    fields are tensors and attributes: choices out of a Literal, or numbers of a range.
+    fields are tensors and attributes: choices out of a Literal, or numbers of a range. A state s
+    begins at the tensor `initial_s`, at zeros where that is None or there is no such field.
     """
 
     OP: ClassVar[str]
@@ -167,6 +168,7 @@ class Rnn(Node):
     b: F32 = tensor("H")
     act: Act = "tanh"
     activations: Activations = "float32"
+    initial_h: F32 | None = optional("H")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -200,6 +202,8 @@ class Lstm(Node):
     projection_bias: F32 | None = optional("R")
     cell_clip: F32 | None = optional("1")
     projection_clip: F32 | None = optional("1")
+    initial_h: F32 | None = optional("R")
+    initial_c: F32 | None = optional("H")
 
     def sizes(self, *widths: int) -> dict[str, int]:
         """Raises ModelError for an option of a projection that is not there."""
@@ -237,6 +241,7 @@ class Gru(Node):
     gate: Act = "sigmoid"
     candidate: Act = "tanh"
     activations: Activations = "float32"
+    initial_h: F32 | None = optional("H")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,6 +15,7 @@ from edge_rnn.graph import (
     Model,
     Schedule,
     bounds,
+    initial_state,
     output_schedule,
     schedules,
     value_dimensions,
@@ -30,7 +31,8 @@ class Program:
 
     `code` int64, `int8s`, `halves` (float16 as int16) and `floats` the arenas of weights and
     parameters, `vocabularies` (embeddings, 2) the input column and size of each, widths in float32
-    words; `state_words` are the places in a stream's state that are not padding, `windows` the most
+    words; `state_words` are the places in a stream's state that are not padding, `initial`
+    (state_width,) is what a stream's state begins as, `windows` the most
     windows of a row that a product reads at once; `regime` says how a stream is cut into windows
     (see `opcodes.PHASES`).
     """
@@ -44,6 +46,7 @@ class Program:
     output_width: int
     state_width: int
     state_words: NDArray[np.int64]
+    initial: F32
     scratch_width: int
     windows: int
     regime: NDArray[np.int64]
@@ -122,6 +125,10 @@ def _link(
     w, words = model.window, np.concatenate([np.zeros(0, np.int64), *asm.words])
     windows = (0, 0, 0) if w is None else (w.phases, w.hop, w.length)
     states = asm.state * np.arange(max(1, windows[0]))
+    first = np.zeros(asm.state, np.float32)
+    given = initial_state(model)
+    first[words[: len(given)]] = given
+    begin = asm.put("floats", first) if windows[0] and first.any() else -1
     return Program(
         code=np.array([Op.EMIT, *answers, *asm.code], np.int64),
         int8s=np.concatenate([np.zeros(0, np.int8), *asm.int8s]),
@@ -132,7 +139,8 @@ def _link(
         output_width=model.output_width,
         state_width=asm.state * len(states),
         state_words=(states[:, None] + words).reshape(-1),
+        initial=np.tile(first, len(states)),
         scratch_width=asm.scratch,
         windows=asm.windows,
-        regime=np.array([*windows, asm.state, kept, mask], np.int64),
+        regime=np.array([*windows, asm.state, kept, mask, begin], np.int64),
     )

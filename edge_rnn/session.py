@@ -70,7 +70,8 @@ class Session:
         self._clock = clock
         self._now: Callable[[], float] = clock if ttl is not None else float  # 0: only a ttl asks
         self._plan = p = _planned(model, max_batch)
-        self._store = StateStore(p.state_width, p.state_words, capacity, ttl, on_evict)
+        initial = p.initial if isinstance(p, Program) else None
+        self._store = StateStore(p.state_width, p.state_words, capacity, ttl, on_evict, initial)
         self._stepper = stepper(p, self._store, max_batch)
         self._step_rows = self._stepper.step
         touch(self._store.table, np.empty(0, np.int64), 0.0)  # compiled or loaded now, not later

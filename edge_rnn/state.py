@@ -40,7 +40,7 @@ class Eviction:
 
 class StateStore:
     """Up to `capacity` streams of `width` float32 words each, of which those at `words` are the
-    state and the others padding.
+    state and the others padding. A new stream's are `initial` (width,), by default zeros.
 
     A slot handle is generation << 32 | slot, so that the handle of an evicted stream is known
     from that of the stream that took its place. Not thread-safe.
@@ -53,10 +53,12 @@ class StateStore:
         capacity: int,
         ttl: float | None,
         on_evict: Callable[[Eviction], None] | None,
+        initial: F32 | None = None,
     ) -> None:
         self.slab: F32 = np.zeros((capacity, width), np.float32)
         self.table = np.zeros(capacity + 1, SLOT)
         self.table[capacity]["newer"] = self.table[capacity]["older"] = capacity
+        self._initial: F32 | float = 0.0 if initial is None else initial
         self.words, self.capacity, self.ttl, self.on_evict = words, capacity, ttl, on_evict
         self._handles: dict[str, int] = {}
         self._names: list[str] = []
@@ -98,7 +100,7 @@ class StateStore:
 
     def clear_first(self, count: int) -> None:
         """`clear` of the streams that were opened first, if none was closed since."""
-        self.slab[:count] = 0
+        self.slab[:count] = self._initial
         self.table["steps"][:count] = 0
 
     def close(self, stream: str) -> None:
@@ -166,7 +168,7 @@ class StateStore:
         touch(self.table, np.array([slot], np.int64), now)
 
     def _clear(self, slot: int) -> None:
-        self.slab[slot] = 0
+        self.slab[slot] = self._initial
         self.table[slot]["steps"] = 0
 
     def _oldest(self) -> int:

@@ -107,7 +107,8 @@ SCRATCH, STATE, STEP, ROW, PLACES = range(5)
 """What is known of each row of a chunk: where its scratch and its state begin, its stream's step,
 the message that it is of, by its place in the chunk; and how many these are."""
 
-PHASES, HOP, LENGTH, WIDTH, KEPT, MASK = range(6)
+PHASES, HOP, LENGTH, WIDTH, KEPT, MASK, BEGIN = range(7)
 """What a program says of its windows: how many a stream may be in at once (0: it has none), their
 hop and length, the numbers of the state of each; where in that a 1 stands, and the outputs behind
-it, once it has had any (-1: they are not kept); where the mask is, in p (-1: there is none)."""
+it, once it has had any (-1: they are not kept); where the mask is, in p (-1: there is none); where
+what the state of a window begins as is, in p (-1: zeros)."""

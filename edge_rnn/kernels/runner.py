@@ -134,13 +134,13 @@ def step(context: I64, slots: I64, now: float, x: F32, y: F32) -> int:
         end = unmasked(x, b, regime, p)
         if b == end:
             slot = slots[b] & 0xFFFFFFFF
-            emitted[b : b + 1] = skip(table, slot, h, regime, slot * state_width, b, y)
+            emitted[b : b + 1] = skip(table, slot, h, regime, p, slot * state_width, b, y)
             _touch(table, slot, now)
             b += 1
             continue
         if regime[PHASES]:
             m, n = gather_windows(
-                table, slots[b:end], h, regime, state_width, scratch_width, places
+                table, slots[b:end], h, regime, p, state_width, scratch_width, places
             )
         else:
             m = n = _gather(table, slots[b:end], h, state_width, scratch_width, places)

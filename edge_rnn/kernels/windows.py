@@ -16,6 +16,7 @@ from edge_rnn.graph import F32
 from edge_rnn.kernels.cells import copy
 from edge_rnn.kernels.jit import entry, kernel
 from edge_rnn.kernels.opcodes import (
+    BEGIN,
     HOP,
     KEPT,
     LENGTH,
@@ -58,11 +59,13 @@ def _oldest(step: int, regime: I64) -> int:
 
 
 @kernel
-def _begun(h: F32, base: int, j: int, step: int, regime: I64) -> int:
+def _begun(h: F32, base: int, j: int, step: int, regime: I64, p: F32) -> int:
     """Where the state of window j lies, of a stream whose states begin at `base`; it is the initial
     one if the window begins at this step."""
     state = base + j % int(regime[PHASES]) * int(regime[WIDTH])
-    if step == j * regime[HOP]:
+    if step == j * regime[HOP] and regime[BEGIN] >= 0:
+        copy(p, regime[BEGIN], h, state, regime[WIDTH])
+    elif step == j * regime[HOP]:
         for i in range(state, state + regime[WIDTH]):
             h[i] = _0
     return state
@@ -70,8 +73,8 @@ def _begun(h: F32, base: int, j: int, step: int, regime: I64) -> int:
 
 @kernel
 def gather_windows(
-    table: NDArray[Any], slots: I64, h: F32, regime: I64, state_width: int, scratch_width: int,
-    places: I64,
+    table: NDArray[Any], slots: I64, h: F32, regime: I64, p: F32, state_width: int,
+    scratch_width: int, places: I64,
 ) -> tuple[int, int]:  # fmt: skip
     """How many of the next messages make a chunk, and how many rows those are: one for each window
     that a message's stream is in. Fills in what is known of each row."""
@@ -86,7 +89,7 @@ def gather_windows(
         table[slot]["chunk"] = chunk
         step = table[slot]["steps"]
         for j in range(_oldest(step, regime), step // regime[HOP] + 1):
-            state = _begun(h, slot * state_width, j, step, regime)
+            state = _begun(h, slot * state_width, j, step, regime, p)
             if regime[KEPT] >= 0:
                 h[state + regime[KEPT]] = _1
             places[SCRATCH, n] = n * scratch_width
@@ -101,7 +104,9 @@ def gather_windows(
 
 
 @kernel
-def skip(table: NDArray[Any], slot: int, h: F32, regime: I64, base: int, b: int, y: F32) -> int:
+def skip(
+    table: NDArray[Any], slot: int, h: F32, regime: I64, p: F32, base: int, b: int, y: F32
+) -> int:
     """A masked message, row b of y: does its stream, whose states begin at `base`, answer?"""
     y[b] = np.nan
     if not regime[PHASES]:
@@ -110,7 +115,7 @@ def skip(table: NDArray[Any], slot: int, h: F32, regime: I64, base: int, b: int,
     table[slot]["steps"] += 1
     answered = 0
     for j in range(_oldest(step, regime), step // regime[HOP] + 1):
-        state = _begun(h, base, j, step, regime)
+        state = _begun(h, base, j, step, regime, p)
         kept = state + regime[KEPT]
         ends = step - j * regime[HOP] == regime[LENGTH] - 1
         if ends and regime[KEPT] >= 0 and h[kept] == _1:

@@ -17,13 +17,18 @@ GATED = (Lstm, Gru, NormGru, MinGru)
 """Nodes whose `forward` takes a `watch`."""
 
 
+def _first(initial: F32 | None, width: int) -> F64:
+    """What a state begins at."""
+    return np.zeros(width) if initial is None else initial.astype(np.float64)
+
+
 def _ignore(name: str, value: F64) -> None:
     """Watches nothing."""
 
 
 @forward.register
 def _(node: Rnn, x: F64, *, limit: float = 0.0) -> F64:
-    u, h = node.u.float64(), np.zeros(len(node.b))
+    u, h = node.u.float64(), _first(node.initial_h, len(node.b))
     steps = []
     for a_t in rounded(x, node.activations, limit) @ node.w.float64().T + node.b:
         h = activate(node.act, a_t + u @ rounded(h, node.activations, bound(node)))
@@ -42,7 +47,7 @@ def _(node: Gru, x: F64, *, limit: float = 0.0, watch: Watch = _ignore) -> F64:
     H = node.u.data.shape[1]
     uz, ur, un = node.u.float64().reshape(3, H, H)
     sums = rounded(x, node.activations, limit) @ node.w.float64().T + node.b
-    h = np.zeros(H)
+    h = _first(node.initial_h, H)
     steps = []
     for az, ar, an in sums.reshape(len(x), 3, H):
         q = rounded(h, node.activations, bound(node))
@@ -79,7 +84,8 @@ def _lstm(
     looking = node.GATES.replace("g", "")
     peepholes = np.zeros((len(looking), H)) if node.peephole is None else node.peephole
     look = dict(zip(looking, peepholes.reshape(-1, H), strict=True))
-    q, h, c = node.activations, np.zeros(R), np.zeros(H)
+    q = node.activations
+    h, c = _first(node.initial_h, R), _first(node.initial_c, H)
     steps = []
     for a_t in rounded(x, q, limit) @ node.w.float64().T:
         a = dict(zip(node.GATES, sums(a_t, rounded(h, q, bound(node))).reshape(-1, H), strict=True))
@@ -133,7 +139,7 @@ def _(node: NormGru, x: F64, *, limit: float = 0.0, watch: Watch = _ignore) -> F
         parts = [v[:cut], v[cut:]] if cut < len(v) else [v]
         return np.concatenate([norm(part, node.epsilon) for part in parts])
 
-    h = np.zeros(H)
+    h = _first(node.initial_h, H)
     steps = []
     for a_t in rounded(x, node.activations, limit) @ node.w.float64().T:
         q = rounded(h, node.activations, bound(node))
@@ -151,7 +157,7 @@ def _(node: NormGru, x: F64, *, limit: float = 0.0, watch: Watch = _ignore) -> F
 @forward.register
 def _(node: MinGru, x: F64, *, limit: float = 0.0, watch: Watch = _ignore) -> F64:
     H = len(node.b) // 2
-    h, x = np.zeros(H), rounded(x, node.activations, limit)
+    h, x = _first(node.initial_h, H), rounded(x, node.activations, limit)
     steps = []
     for z, n in (x @ node.w.float64().T + node.b).reshape(-1, 2, H):
         z = activate(node.gate, z)
