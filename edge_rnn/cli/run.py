@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from pathlib import Path
@@ -63,6 +64,8 @@ def describe(plan: Plan) -> str:
 
 
 def _saves(state: State) -> str:
+    if state.save_every is not None and math.isinf(state.save_every):
+        return "saved at a clean stop only"
     least = state.commit_every or state.save_every
     often = f"at most every {least:g} s" if least else "with each batch"
     budget = f", {state.write_budget * 86400 / 1e6:g} MB/day" if state.write_budget else ""

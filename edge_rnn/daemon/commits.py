@@ -75,6 +75,8 @@ class Commits:
     def due(self) -> float:
         """When `settle` has something to do."""
         interval = self._pace.interval
+        if not self._exact and math.isinf(interval):
+            return interval  # states are in memory until the end
         if self._exact and self._waiting:
             return max(self._last + interval, self._retry_at)
         # What is left over, such as letters that have arrived, costs few commits of its own.

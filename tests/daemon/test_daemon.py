@@ -126,6 +126,22 @@ def test_a_kill_leaves_a_whole_state_and_the_last_will(
     again.stop()
 
 
+def test_states_in_memory_are_saved_at_a_clean_stop_only(
+    mosquitto, client, daemon, write_config, samples, model, tmp_path
+):
+    broker = mosquitto()
+    user = client(broker.port)
+    config = write_config(broker.port, state='save_every = "off"')
+    steps = []
+    for end in ("kill", "stop"):
+        d = daemon(config).wait_ready()
+        send(user, samples(6))
+        user.wait(6 * (len(steps) + 1), "out/")
+        getattr(d, end)()
+        steps.append([s.steps for s in states(tmp_path, model)])
+    assert steps == [[], [2, 2, 2]]
+
+
 def test_the_daemon_outlives_its_broker(mosquitto, client, daemon, write_config, samples, expected):
     broker = mosquitto()
     messages = samples(40)
