@@ -130,9 +130,10 @@ class Link:
         t = self._transport
         if t is None:
             return
+        t.write()
         if self.ready and self._window and not t.wants_write:
             t.publish(self._window.take())
-        t.write()
+            t.write()
 
     def stop_receiving(self) -> None:
         """Leave what still comes to the broker: it sends QoS 1 messages again next time."""

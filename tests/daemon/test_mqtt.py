@@ -150,6 +150,20 @@ def test_publishes_are_bounded_and_confirmed(broker, link, client):
     assert publisher._metrics.publish_errors == 0
 
 
+def test_an_answer_leaves_with_its_acknowledgement(broker, link, client):
+    """Nothing has to come first for it to be sent."""
+    broker, settings = broker
+    inbox = Inbox(5, "wait")
+    answering = ready(link(broker.port, inbox, **settings))
+    user = client(broker.port)
+    user.publish("in/a", b"question")
+    poll_until(answering, lambda: len(inbox))
+    answering.ack(inbox.take(1))
+    answering.publish("out/a", b"answer", 1, False)
+    answering.flush()
+    assert user.wait(1, "out/") == [b"answer"]
+
+
 def test_a_refused_subscription_says_so(mosquitto, link, tmp_path):
     if DYNSEC is None or shutil.which("mosquitto_ctrl") is None:
         pytest.skip("mosquitto's dynamic security plugin or mosquitto_ctrl is missing")
