@@ -11,6 +11,10 @@ import pytest
 
 from tests.effort import JIT
 
+# Keras computes with NumPy here: JAX compiles each little model anew, which takes ten times as
+# long as all the rest of a test. Users have JAX: `test_keras.py` runs it in a process of its own.
+os.environ.setdefault("KERAS_BACKEND", "numpy")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     if not JIT:  # compiled code doesn't warn of what its arithmetic means to do

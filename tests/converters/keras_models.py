@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
-
-os.environ.setdefault("KERAS_BACKEND", "jax")
 import keras
+import numpy as np
 
 STEPS, I, H = 40, 3, 5
 layers = keras.layers

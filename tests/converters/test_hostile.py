@@ -24,8 +24,6 @@ from tests.converters.onnx_models import Graph, I
 from tests.converters.test_keras2 import weights
 from tests.converters.test_onnx import saved
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 
 class Bomb:
     """Unpickling this would fail the test."""

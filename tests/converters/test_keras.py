@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +15,6 @@ import pytest
 from edge_rnn_converters import convert, convert_with_report
 from tests.converters.keras_models import STEPS, H, I, inputs, keras, layers, made, outputs
 from tests.converters.runtime import run
-
-# Keras's JAX backend still has NumPy 1's __array__.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 SEQ = {"return_sequences": True}
 GATES = ["sigmoid", "hard_sigmoid", "relu6", "linear", "softsign"]
@@ -150,3 +151,20 @@ def test_the_dense_layers_take_their_activations_in(tmp_path: Path) -> None:
 def test_the_floor_of_a_normalizations_deviation(tmp_path: Path) -> None:
     model = made(layers.Normalization(mean=[0.0, 0.0, 0.0], variance=[1e-8, 0.0, 1e-16]))
     check(model, tmp_path / "m.keras", inputs() * 1e-5)
+
+
+@pytest.mark.process
+def test_keras_on_jax_as_users_have_it(tmp_path: Path) -> None:
+    made(layers.GRU(H, **SEQ), layers.Dense(2)).save(tmp_path / "m.keras")
+    line = ["convert", "m.keras", "-o", "m.ernn", "--check", "require", "--steps", "300", "--json"]
+    paths = os.pathsep.join(p for p in sys.path if p)
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_rnn", *line],
+        env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": paths},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["source_run"].endswith("(jax)") and facts["source_error"] < 1e-5

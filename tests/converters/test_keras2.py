@@ -104,7 +104,6 @@ def test_batch_normalization_with_a_list_of_axes(tmp_path: Path) -> None:
     np.testing.assert_allclose(run(path, x), expected, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_another_keras_is_not_asked_what_it_would_answer_wrongly(tmp_path: Path) -> None:
     path = keras2_file(tmp_path / "m.h5", [("LSTM", recurrent_config(), weights("LSTM"))])
     report = convert_with_report(path, "float32").report

@@ -19,7 +19,6 @@ from edge_rnn_converters.source import Options
 from tests.converters.keras_check import agrees, sample
 from tests.converters.keras_models import H, I, keras, layers, made, randomized
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 SEQ = {"return_sequences": True}
 
 STREAMS: dict[str, list[Any]] = {

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +18,6 @@ from tests.converters.keras_check import sample
 from tests.converters.keras_models import H, I, keras, layers, randomized
 from tests.effort import examples
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 ACTS = ["tanh", "relu6", "softsign", "hard_sigmoid", "elu", "selu", "gelu", "softplus", "mish",
         "hard_silu", "hard_tanh", "log_sigmoid", "silu", "sigmoid"]  # fmt: skip
 T = 7

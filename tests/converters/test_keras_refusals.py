@@ -19,7 +19,6 @@ from edge_rnn_converters.refused import (
 from tests.converters.keras_models import H, I, keras, keras2_file, layers, recurrent_config
 from tests.converters.runtime import refusal
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 CONV = {"filters": 2, "kernel_size": [2]}
 GRU = {
     "kernel": np.zeros((I, 3 * H)),

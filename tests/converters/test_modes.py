@@ -35,9 +35,6 @@ from tests.converters.keras_models import H, I, layers, made
 from tests.core import models
 from tests.core.test_windows import GRU, bidirectional, centred
 
-# Keras's JAX backend still has NumPy 1's __array__.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 Change = Callable[[np.ndarray], np.ndarray]
 
 
@@ -218,7 +215,9 @@ def run_command(*arguments: object) -> Any:
 def test_the_command(arguments: list[str], window: Window | None, tmp_path: Path) -> None:
     made(layers.GRU(H, return_sequences=True), layers.Dense(2)).save(tmp_path / "m.keras")
     out = tmp_path / "m.ernn"
-    result = run_command(tmp_path / "m.keras", "-o", out, "--json", *arguments)
+    result = run_command(
+        tmp_path / "m.keras", "-o", out, "--json", "--steps", 300, *arguments
+    )  # fmt: skip
     assert result.exit_code == 0, result.output
     model = edge_rnn.load(out)
     assert model.window == window

@@ -17,7 +17,6 @@ from edge_rnn_converters.keras.source import read
 from edge_rnn_converters.source import Options
 from tests.converters.fetch import AO, DGAINTEL, SLEEPECG, Wheel, model
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 

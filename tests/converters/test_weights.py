@@ -21,8 +21,6 @@ from edge_rnn_converters.cli import convert as command
 from edge_rnn_converters.source import UndescribedError
 from tests.effort import examples
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 Weights = dict[str, np.ndarray]
 
 

@@ -37,9 +37,6 @@ from tests.converters.onnx_models import Graph, random
 from tests.converters.test_onnx import saved
 from tests.effort import examples
 
-# Keras's JAX backend still has NumPy 1's __array__.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 MASK = 0.5
 N = 7
 """Messages of a window."""

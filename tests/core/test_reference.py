@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+import keras
 import numpy as np
 import onnx
 import onnxruntime
@@ -28,9 +28,6 @@ from edge_rnn.graph import (
     Rnn,
     Softmax,
 )
-
-os.environ.setdefault("KERAS_BACKEND", "jax")
-import keras
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "torch.npz"
 with np.load(GOLDEN) as arrays:

@@ -124,7 +124,10 @@ def _by_class(h5: Hdf5, config: Json) -> Weights:
         place, entry = "", config
         for name in names:
             parts = _parts(h5, place, entry)
-            place, entry = next(part for part in parts if part[1]["config"].get("name") == name)
+            found = [part for part in parts if part[1]["config"].get("name") == name]
+            if not found:
+                raise ModelError(f"layer {name!r}: the configuration does not list it")
+            place, entry = found[0]
         return tuple(_gathered(h5, place, entry))
 
     return weights
