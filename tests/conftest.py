@@ -9,11 +9,13 @@ from collections.abc import Generator
 
 import pytest
 
-from tests.effort import JIT
-
 # Keras computes with NumPy here: JAX compiles each little model anew, which takes ten times as
 # long as all the rest of a test. Users have JAX: `test_keras.py` runs it in a process of its own.
 os.environ.setdefault("KERAS_BACKEND", "numpy")
+# Threads of BLAS and PyTorch would wait for one another in loops, on every core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from tests.effort import JIT
 
 
 def pytest_configure(config: pytest.Config) -> None:
