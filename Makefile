@@ -16,7 +16,7 @@ N ?= 1000000
 DEV_EXTRAS := onnx keras demo train litert plot parquet metrics
 export EDGE_RNN_CACHE ?= $(CURDIR)/build/cache
 
-.PHONY: help demo test test-nojit test-arm64 campaign fuzz lint check train lock clean
+.PHONY: help demo test test-nojit test-arm64 campaign faults fuzz lint check train lock clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -46,6 +46,10 @@ test-arm64: .venv/dev
 # Kill the daemon over and over at real brokers: is anything lost, doubled or wrong?   (KILLS=60)
 campaign: .venv/dev
 	@$(BIN)/python -m tests.delivery.campaign --kills $(KILLS) $(ARGS)
+
+# Make network, disk, clock and memory bad: does it say so, and recover or stop cleanly?
+faults: .venv/dev
+	@$(BIN)/python -m tests.delivery.faults $(ARGS)
 
 # Feed it mutated payloads and packets: does any crash it, or change anything?   (N=1000000)
 fuzz: .venv/dev

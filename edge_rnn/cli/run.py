@@ -42,6 +42,10 @@ def run(ctx: click.Context, file: Path, check: bool, as_json: bool) -> None:
     except OSError as e:
         click.echo(f"edge-rnn: {e}", err=True)
         ctx.exit(1)
+    except MemoryError:
+        text = "out of memory; what is not saved was not acknowledged: the broker sends it again"
+        click.echo(f"edge-rnn: {text}", err=True)
+        ctx.exit(1)
 
 
 def describe(plan: Plan) -> str:

@@ -78,7 +78,10 @@ class Service:
                 self._tend(clock())
                 following = self._next_plan()
             self._finish()
-        finally:
+        except (EdgeRnnError, OSError):
+            self._commits.close()
+            raise
+        finally:  # of anything else, such as no memory, half a batch may be left: don't save that
             self._close()
         return following
 
@@ -234,6 +237,7 @@ class Service:
         self._flush(deadline)
         self._link.offline()
         self._flush(deadline)
+        self._commits.close()
 
     def _left(self) -> bool:
         """Is there something to answer, or to make safe?"""
@@ -253,7 +257,6 @@ class Service:
         if self._exporter:
             self._exporter.close()
         self._link.close()
-        self._commits.close()
         self._journal.close()
         if self._rejects:
             self._rejects.close()

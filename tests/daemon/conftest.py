@@ -33,7 +33,7 @@ IOTCORE = """
 id = 0
 [router]
 id = 0
-max_connections = 100
+max_connections = 10000
 max_outgoing_packet_count = 200
 max_segment_size = 1048576
 max_segment_count = 10

@@ -106,10 +106,12 @@ class Campaign:
         assert daemon.stop() == 0, daemon.log[-3000:]
 
 
-def campaign(kills: int, seed: int = 0) -> Iterator[Outcome]:
-    """`kills` deaths, shared between brokers and transports, of every moment as many."""
+def campaign(kills: int, seed: int = 0, only: str = "") -> Iterator[Outcome]:
+    """`kills` deaths, shared between brokers, or only one, and transports, of every moment as
+    many."""
     with tempfile.TemporaryDirectory() as top, Forge() as forge:
-        sites = [(b, t) for b in brokers(Path(top)) for t in TRANSPORTS]
+        found = [b for b in brokers(Path(top)) if only in type(b).__name__.lower()]
+        sites = [(b, t) for b in found for t in TRANSPORTS]
         moments = [MOMENTS[i % len(MOMENTS)] for i in range(kills)]
         for i, (broker, transport) in enumerate(sites):
             share = moments[i :: len(sites)]
@@ -150,11 +152,12 @@ def good(outcomes: list[Outcome]) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--broker", default="", choices=["mosquitto", "iotcore"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print the outcomes as JSON")
     options = parser.parse_args()
     outcomes = []
-    for o in campaign(options.kills, options.seed):
+    for o in campaign(options.kills, options.seed, options.broker):
         outcomes.append(o)
         print(f"{o.broker}, {o.transport}: {sum(o.kills.values())} kills, {o.verdict}",
               file=sys.stderr, flush=True)  # fmt: skip

@@ -13,6 +13,7 @@ import ctypes
 import gc
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -61,10 +62,11 @@ class Forked:
         self.send(signal.SIGTERM)
         return self.status()
 
-    def cpu(self) -> float:
-        """Seconds of processor time it has taken."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+    def limit(self, name: str, value: int) -> None:
+        """Change one of its soft limits, such as RLIMIT_FSIZE."""
+        number = getattr(resource, name)
+        _, hard = resource.prlimit(self.pid, number)
+        resource.prlimit(self.pid, number, (value, hard))
 
 
 class Forge:
@@ -99,10 +101,8 @@ class Forge:
         self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
     ) -> None:
         if self._last is not None:
-            self._last.kill()
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait(PATIENCE)
+            self._last.kill()  # which closes its pidfd too
+        self._process.communicate(timeout=PATIENCE)
 
 
 def serve() -> None:

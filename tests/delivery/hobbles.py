@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import signal
 import socket
 import time
@@ -15,6 +14,7 @@ from typing import Any
 from edge_rnn.daemon.outbox import Outbox
 from edge_rnn.daemon.service import Service
 from edge_rnn.journal import Journal
+from edge_rnn.payload import Encoder
 from tests.delivery import power
 
 Condition = Callable[..., bool]
@@ -161,17 +161,6 @@ def _at_commit(count: int, do: Callable[[], None]) -> None:
     Journal.commit = commit  # type: ignore[method-assign]
 
 
-def limit(name: str, value: int) -> None:
-    """At most so much of a resource: `RLIMIT_AS` counts from what is in use now."""
-    if name == "RLIMIT_AS":
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        value += pages * resource.getpagesize()
-    if name == "RLIMIT_FSIZE":
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write fails with EFBIG
-    number = getattr(resource, name)
-    resource.setrlimit(number, (value, resource.getrlimit(number)[1]))
-
-
 def wall_clock(file: str) -> None:
     """The wall clock is off by as many seconds as the file says at that moment."""
     true_time, true_time_ns = time.time, time.time_ns
@@ -179,4 +168,22 @@ def wall_clock(file: str) -> None:
     time.time_ns = lambda: true_time_ns() + int(1e9 * float(Path(file).read_text()))
 
 
-HOBBLES: dict[str, Callable[..., None]] = {"die": die, "limit": limit, "wall clock": wall_clock}
+def out_of_memory(count: int) -> None:
+    """There is none for the count-th prediction: its batch is stepped and half answered."""
+    original, made = Encoder.encode, 0
+
+    def encode(self: Encoder, *args: Any, **kwargs: Any) -> bytes:
+        nonlocal made
+        made += 1
+        if made == count:
+            raise MemoryError
+        return original(self, *args, **kwargs)
+
+    Encoder.encode = encode  # type: ignore[method-assign]
+
+
+HOBBLES: dict[str, Callable[..., None]] = {
+    "die": die,
+    "wall clock": wall_clock,
+    "out of memory": out_of_memory,
+}

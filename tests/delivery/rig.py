@@ -51,6 +51,7 @@ class Rig:
     def __init__(self, broker: Broker, transport: str, folder: Path, seed: int) -> None:
         self.broker, self.transport, self.folder = broker, transport, folder
         self.random = random.Random(seed)
+        self.state_file = folder / "p.state"
         self.port = broker.port_of(TRANSPORTS[transport])
         model = make_model(0)
         self.oracle = Pipeline(model, SPEC)
@@ -71,6 +72,7 @@ class Rig:
             f'protocol = "{TRANSPORTS[self.transport]}"\nclient = "{self.transport}"',
             "input": 'topic = "in/{d}"\nsequence = "q"\nhold = "60s"',
             "output": 'topic = "out/{d}"',
+            "state": f'file = "{self.state_file}"',
             "queue": f"max_batch = {self.random.choice([1, 7, 1000])}",
         }
         names = lines | dict.fromkeys(tables)
@@ -79,12 +81,13 @@ class Rig:
         return path
 
     def publish(self, each: int) -> None:
-        """So many messages of every stream, one stream after the other in turn."""
+        """So many messages of every stream, in turn. The first time in order: a stream that was
+        never heard of begins at its first message."""
         topics = [f"in/d{d}" for d in range(STREAMS)]
         made = [Message(t, self._payload()) for _ in range(each) for t in topics if self._count(t)]
         result = self.oracle.feed(made, 0.0)
         self.wanted |= {(p.stream, p.run, p.n): p.payload for p in result.predictions}
-        for message in self._disordered(made):
+        for message in self._disordered(made) if self.numbers > each else made:
             self.client._client.publish(message.topic, message.payload, 1)
 
     def _count(self, topic: str) -> int:
@@ -129,7 +132,7 @@ class Rig:
     def judge(self) -> Verdict:
         """Of a daemon that has stopped."""
         seen, oracle = self.seen, self.oracle
-        with Journal(self.folder / "p.state", model=oracle.digest, pipeline="p") as journal:
+        with Journal(self.state_file, model=oracle.digest, pipeline="p") as journal:
             saved = journal.load()
         kept = {s.stream: s for s in saved.states}, {m.stream: m for m in saved.marks}
         changes = oracle.changes()

@@ -1,0 +1,309 @@
+"""Make the network, the disk, the clock and the memory bad, one after the other.
+
+    python -m tests.delivery.faults
+
+Each time the daemon must say in its log what is wrong, and recover by itself or stop cleanly. In
+the end every prediction must be there, byte for byte, and every state must have the right bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.delivery.forge import Forge, Forked
+from tests.delivery.proxy import Proxy
+from tests.delivery.rig import TRANSPORTS, Rig, Verdict, brokers, rig
+
+PATIENCE = 40.0
+CONNECTED = "connected, subscribed"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a fault did: `said`, whether the log names it; `how` the daemon went on."""
+
+    fault: str
+    broker: str
+    transport: str
+    said: str
+    how: str
+    verdict: Verdict
+
+    @property
+    def good(self) -> bool:
+        return bool(self.said) and self.verdict.good
+
+
+class Bench:
+    """A daemon behind a proxy, some of whose messages are answered already."""
+
+    def __init__(self, site: Rig, forge: Forge, proxy: Proxy, **tables: str) -> None:
+        self.rig, self.forge, self.proxy = site, forge, proxy
+        site.port = proxy.port
+        self.tables = {"broker": "keepalive = 1"} | tables
+        self.daemon: Forked
+        self.how = "recovered"
+
+    def start(self, *preparations: list[object]) -> Forked:
+        """A daemon, which may be one that can't go on."""
+        self.connects = self.log.count(CONNECTED)
+        self.daemon = self.forge.start(self.rig.config(**self.tables), *preparations)
+        return self.daemon
+
+    def busy(self, seconds: float, each: int = 2) -> None:
+        """Messages come for so long."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.rig.publish(each)
+            time.sleep(0.05)
+
+    def wait(self, what: str, condition: Callable[[], object]) -> None:
+        """Until this is so. Nothing is published meanwhile."""
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < end, f"waited {PATIENCE} s for {what}:\n{self.log[-3000:]}"
+            time.sleep(0.02)
+
+    def subscribed(self) -> None:
+        self.wait("a connection", lambda: self.log.count(CONNECTED) > self.connects)
+
+    def complete(self) -> None:
+        self.wait("all predictions", lambda: self.rig.complete)
+
+    @property
+    def log(self) -> str:
+        path = self.rig.folder / "p.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+
+def reset(b: Bench) -> None:
+    for _ in range(3):
+        b.busy(0.3)
+        b.proxy.reset()
+
+
+def flapping(b: Bench) -> None:
+    for _ in range(15):
+        b.busy(0.1)
+        b.proxy.reset()
+
+
+def stall(b: Bench) -> None:
+    b.busy(0.2)
+    b.proxy.stall()
+    b.busy(3.0)
+    b.proxy.go_on()
+
+
+def half_open(b: Bench) -> None:
+    b.busy(0.2)
+    b.proxy.forget()
+    b.busy(0.5)
+
+
+def slow(b: Bench) -> None:
+    """1 KB/s: the daemon stays connected, and what it says and hears is late."""
+    b.proxy.rate = 1000
+    b.busy(4.0, each=1)
+    assert not b.daemon.wait(0)
+    b.proxy.rate = 0
+
+
+def disorder(b: Bench) -> None:
+    b.proxy.disorder = True
+    b.busy(2.0, each=20)
+    b.complete()
+    b.proxy.disorder = False
+
+
+def full_disk(b: Bench) -> None:
+    """On a file system of its own where one may be mounted, else by a limit on the file's size."""
+    with _own_disk(b) as disk:
+        _run(b)
+        if disk is None:
+            limit = b.rig.state_file.with_name("p.state-wal").stat().st_size + 5000
+            b.daemon.limit("RLIMIT_FSIZE", limit)
+        else:
+            _fill(disk / "filler")
+        b.busy(2.0)
+        if disk is None:
+            b.daemon.limit("RLIMIT_FSIZE", resource.RLIM_INFINITY)
+        else:
+            (disk / "filler").unlink()
+        _end(b)
+
+
+def read_only_disk(b: Bench) -> None:
+    with _own_disk(b) as disk:
+        assert disk is not None, "mounting a file system needs root"
+        _run(b)
+        assert b.daemon.stop() == 0
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        b.rig.publish(5)
+        assert b.start().status() == 1
+        b.how = "stopped, exit code 1"
+        subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+        b.start()
+        _end(b)
+
+
+def wall_clock(b: Bench) -> None:
+    """A day back, then a year ahead, then a day back."""
+    offset = b.rig.folder / "offset"
+    offset.write_text("0")
+    b.start(["wall clock", str(offset)])
+    b.subscribed()
+    for days in (-1, 365, -1):
+        offset.write_text(str(86400 * days))
+        b.busy(0.4)
+    b.how = "not affected"
+    _end(b)
+
+
+def out_of_memory(b: Bench) -> None:
+    """In the middle of a batch that is stepped and half answered."""
+    _run(b)
+    assert b.daemon.stop() == 0
+    for count in (1, 7, 33):
+        b.start(["out of memory", count])
+        b.rig.publish(10)
+        assert b.daemon.status() == 1
+    b.how = "stopped, exit code 1"
+    b.start()
+    _end(b)
+
+
+def little_memory(b: Bench) -> None:
+    """Its address space may not grow, and much comes at once."""
+    _run(b)
+    pages = int(Path(f"/proc/{b.daemon.pid}/statm").read_text().split()[0])
+    b.daemon.limit("RLIMIT_AS", pages * resource.getpagesize() + (1 << 19))
+    b.rig.publish(1500)
+    b.daemon.wait(4)
+    if b.daemon.wait(0):
+        assert b.daemon.status() == 1
+        b.how = "stopped, exit code 1"
+        b.start()
+    _end(b)
+
+
+def _run(b: Bench) -> None:
+    b.start()
+    b.subscribed()
+    b.busy(0.3)
+    b.complete()
+
+
+def _end(b: Bench) -> None:
+    b.busy(0.2)
+    b.complete()
+    assert b.daemon.stop() == 0, b.log[-3000:]
+
+
+def _through(network: Callable[[Bench], None]) -> Callable[[Bench], None]:
+    """The daemon runs on throughout."""
+
+    def fault(b: Bench) -> None:
+        _run(b)
+        network(b)
+        _end(b)
+
+    return fault
+
+
+FAULTS: dict[str, tuple[Callable[[Bench], None], str]] = {
+    "connection reset": (_through(reset), r"connection (lost|reset)|broker closed"),
+    "flapping network": (_through(flapping), r"connection (lost|reset)|broker closed"),
+    "stalled network": (_through(stall), r"silent|connection lost: (Keep|keep)|does not answer"),
+    "half-open connection": (_through(half_open), r"silent|connection lost: (Keep|keep)"),
+    "1 KB/s": (_through(slow), CONNECTED),
+    "disordered and doubled": (_through(disorder), r'"duplicates":[1-9]'),
+    "full disk": (full_disk, r"can't save: .*nothing is acknowledged until it works"),
+    "read-only disk": (read_only_disk, r"p\.state.*"),
+    "wall clock off": (wall_clock, CONNECTED),
+    "out of memory": (out_of_memory, r"out of memory"),
+    "little memory": (little_memory, r"out of memory"),
+}
+"""What is done, and what the log must say."""
+
+
+@contextmanager
+def _own_disk(b: Bench) -> Iterator[Path | None]:
+    disk = b.rig.folder / "disk"
+    disk.mkdir()
+    b.rig.state_file = disk / "p.state"
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        yield None
+        return
+    try:
+        yield disk
+    finally:
+        b.daemon.kill()
+        saved = [(f.name, f.read_bytes()) for f in disk.glob("p.state*")]
+        subprocess.run(["umount", str(disk)], check=True)
+        for name, content in saved:
+            (disk / name).write_bytes(content)
+
+
+def _fill(file: Path) -> None:
+    with file.open("wb", buffering=0) as f:
+        try:
+            while f.write(bytes(4096)):
+                pass
+        except OSError:
+            return
+
+
+def faults(
+    names: Iterable[str], transports: Iterable[str] = TRANSPORTS, seed: int = 0
+) -> Iterator[Outcome]:
+    """Each with each transport, at mosquitto; only it takes acknowledgements in disorder."""
+    with tempfile.TemporaryDirectory() as top, Forge() as forge:
+        for i, (name, transport) in enumerate((n, t) for n in names for t in transports):
+            broker = next(brokers(Path(top)))
+            with (
+                rig(broker, transport, Path(top) / str(i), seed + i) as site,
+                Proxy(site.port) as p,
+            ):
+                bench = Bench(site, forge, p)
+                run, wanted = FAULTS[name]
+                run(bench)
+                said = re.search(wanted, bench.log)
+                kind = type(broker).__name__.lower()
+                text = said[0][-100:] if said else ""
+                yield Outcome(name, kind, transport, text, bench.how, site.judge())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="FAULT", help="one of: " + ", ".join(FAULTS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print the outcomes as JSON")
+    options = parser.parse_args()
+    outcomes = []
+    for o in faults(options.names or FAULTS, seed=options.seed):
+        outcomes.append(o)
+        if not options.json:
+            v = o.verdict
+            print(f"| {o.fault} | {o.transport} | {o.said!r} | {o.how} | {v.messages} messages, "
+                  f"{v.lost} lost, {v.doubled} doubled, {v.wrong} wrong, {v.wrong_states} wrong "
+                  f"states |", flush=True)  # fmt: skip
+    if options.json:
+        print(json.dumps([asdict(o) for o in outcomes], indent=2))
+    sys.exit(not all(o.good for o in outcomes))
+
+
+if __name__ == "__main__":
+    main()
