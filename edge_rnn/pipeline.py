@@ -66,7 +66,7 @@ class Pipeline:
 
     def __init__(self, model: Model, spec: Spec) -> None:
         self.model, self.spec = model, spec
-        self.routes = Routes(spec.topics, spec.stream, spec.output)
+        self.routes = Routes(spec.topics, spec.stream, spec.output, spec.capacity)
         self._decoder = spec.decoder(model)
         self._encoder = Encoder(model.classes, probabilities=model.output_is_probability)
         self._widths = model.input_width, model.output_width

@@ -13,6 +13,7 @@ from itertools import combinations, zip_longest
 from typing import Literal
 
 MAX_TOPIC_BYTES = 65535
+_CACHED = 10_000
 _NAMED = re.compile(r"\{([A-Za-z_]\w*)\}")
 _SHARED = re.compile(r"\$share/[^/+#]+/")
 _TOPIC = "topic"
@@ -94,13 +95,14 @@ class Routes:
 
     stream: template of the stream id; None joins the pattern's named parts with "/", or takes the
         whole topic when there are none.
+    cached: routes that are remembered at once, at least.
     Raises RouteError when a template uses a name that a pattern lacks, when patterns overlap, or
     when an output topic could match an input pattern.
     """
 
-    _CACHED = 10_000
-
-    def __init__(self, patterns: Sequence[str], stream: str | None, output: str) -> None:
+    def __init__(
+        self, patterns: Sequence[str], stream: str | None, output: str, cached: int = 0
+    ) -> None:
         self.patterns = _parse_patterns(patterns)
         if stream is None and len(patterns) > 1:
             raise RouteError(
@@ -112,6 +114,7 @@ class Routes:
         self.stream = stream or "/".join(f"{{{n}}}" for n in names) or f"{{{_TOPIC}}}"
         self.output = output
         self._cache: dict[str, Route | None] = {}
+        self._cached = max(_CACHED, cached)
         for pattern in self.patterns:
             _check_template("stream", self.stream, pattern)
             _check_template("output", output, pattern)
@@ -134,7 +137,7 @@ class Routes:
         try:
             return self._cache[topic]
         except KeyError:
-            if len(self._cache) >= self._CACHED:
+            if len(self._cache) >= self._cached:
                 self._cache.clear()
             route = self._cache[topic] = self._find(topic)
             return route
