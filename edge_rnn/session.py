@@ -129,16 +129,10 @@ class Session:
         `emitted` (B,), bool or uint8, is filled with which rows have an output. All are
         C-contiguous. Raises StaleSlotError or InputError, with no stream stepped.
         """
-        try:
-            if emitted is None:
-                fault = self._step_rows(slots, self._now(), x, out)
-            else:
-                fault = self._step_marking(slots, x, out, emitted)
-        except TypeError as e:
-            raise InputError(
-                f"slots {slots.dtype}, x {x.dtype}, out {out.dtype}: expected int64, float32, "
-                "float32, C-contiguous and writable"
-            ) from e
+        if emitted is None:
+            fault = self._step_rows(slots, self._now(), x, out)
+        else:
+            fault = self._step_marking(slots, x, out, emitted)
         if fault:
             self._refuse(fault, slots, x, out)
 
@@ -230,6 +224,11 @@ class Session:
 
     def _refuse(self, fault: int, slots: NDArray[np.int64], x: F32, out: F32) -> NoReturn:
         status, row, column = explain(fault)
+        if status == Status.TYPE:
+            raise InputError(
+                f"slots {slots.dtype}, x {x.dtype}, out {out.dtype}: expected int64, float32, "
+                "float32, C-contiguous and writable arrays"
+            )
         if status == Status.SHAPE:
             p, rows = self._plan, len(slots)
             raise InputError(

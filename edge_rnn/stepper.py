@@ -7,13 +7,13 @@ words in the store's slab, and what it answers, is decided here.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.graph import F32
-from edge_rnn.kernels import PLACES, Status, admit, emit_to, freeze, make_context, step
+from edge_rnn.kernels import PLACES, WRONG_TYPE, Status, admit, emit_to, make_context, step
 from edge_rnn.program import Program
 from edge_rnn.state import StateStore
 
@@ -54,7 +54,6 @@ class Stepper(Protocol):
     """Steps rows whose slots are handles (see `StateStore`); counts steps and touches slots.
 
     Both return 0 or what `kernels.explain` tells of the first bad row: nothing was stepped then.
-    Raise TypeError for arrays of other types.
     """
 
     def step(self, slots: NDArray[np.int64], now: float, x: F32, out: F32) -> int:
@@ -88,9 +87,7 @@ class Compiled:
         self._context = make_context(
             *arrays, store.slab, store.table, *room, p.input_width, p.output_width
         )
-        self.step = partial(step, self._context)
-        self.step(*_no_rows(p))
-        freeze(step)
+        self.step = partial(step.function, self._context)
 
     def mark(self, slots: NDArray[np.int64], now: float, x: F32, out: F32, emitted: Marks) -> int:
         """See `Stepper`."""
@@ -107,8 +104,6 @@ class Driven:
     def __init__(self, engine: Engine, store: StateStore) -> None:
         self._engine, self._store = engine, store
         self._sizes = engine.vocabularies.reshape(-1)
-        self.step(*_no_rows(engine))
-        freeze(admit)
 
     def step(self, slots: NDArray[np.int64], now: float, x: F32, out: F32) -> int:
         """See `Stepper`."""
@@ -120,15 +115,9 @@ class Driven:
         if x.shape != (rows, engine.input_width) or out.shape != (rows, engine.output_width):
             return int(Status.SHAPE)
         if not all(a.dtype == np.float32 and a.flags.carray for a in (x, out)):
-            raise TypeError("not a C-contiguous, writable float32 array")
+            return WRONG_TYPE
         steps = np.empty(rows, np.int64)
         fault = int(admit(store.table, slots, now, self._sizes, x, steps))
         if rows and not fault:
             engine.run(store.slab, slots & 0xFFFFFFFF, steps, x, out, emitted)
         return fault
-
-
-def _no_rows(plan: Program | Engine) -> tuple[Any, ...]:
-    """A call that steps nothing: it compiles or loads the code, then never again."""
-    x, y = (np.empty((0, width), np.float32) for width in (plan.input_width, plan.output_width))
-    return np.empty(0, np.int64), 0.0, x, y

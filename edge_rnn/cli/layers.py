@@ -13,12 +13,11 @@ import numpy as np
 
 from edge_rnn.cli.measure import ROUNDS, Step, inputs, medians, our_step
 from edge_rnn.graph import F32, Input, Model, Node, attributes, multiply_adds, value_widths
-from edge_rnn.kernels import compile_cache
+from edge_rnn.kernels import limits
+from edge_rnn.kernels.entries import dot_peak, fma_peak
+from edge_rnn.kernels.entries import stream as read_all
 from edge_rnn.program import compile_model
 from edge_rnn.session import Session
-
-with compile_cache():
-    from edge_rnn.kernels import limits
 
 _BYTES, _WORK = 1 << 23, 1 << 23
 """What a measured call reads and multiplies at least: much more than a call costs."""
@@ -123,7 +122,7 @@ def stream(nbytes: int) -> tuple[Step, int]:
     words = limits.words(nbytes)
     repeats = max(1, _BYTES // words.nbytes)
     y = np.empty(limits.ROOM, np.float32)
-    return _returning(y, lambda: limits.stream(words, repeats, y))
+    return _returning(y, lambda: read_all(words, repeats, y))
 
 
 def peak(integer: bool) -> tuple[Step, int]:
@@ -131,9 +130,9 @@ def peak(integer: bool) -> tuple[Step, int]:
     w, x = limits.operands()
     y = np.empty(limits.ROOM, np.float32)
     if integer:
-        return _returning(y, lambda: limits.dot_peak(w, x, _WORK // w.size, y))
+        return _returning(y, lambda: dot_peak(w, x, _WORK // w.size, y))
     v, u = w.astype(np.float32), x.astype(np.float32)
-    return _returning(y, lambda: limits.fma_peak(v, u, _WORK // v.size, y))
+    return _returning(y, lambda: fma_peak(v, u, _WORK // v.size, y))
 
 
 def _returning(y: F32, call: Callable[[], int]) -> tuple[Step, int]:

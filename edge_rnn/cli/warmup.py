@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +13,11 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from edge_rnn.cachedir import cache_dir, no_cache, writable
+from edge_rnn.cachedir import cache_dir, no_cache
 from edge_rnn.errors import ConfigError
+from edge_rnn.kernels.cache import compile_for, compiling
+from edge_rnn.kernels.cpu import LEVEL, LEVELS, Level
+from edge_rnn.kernels.entries import SESSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,62 +33,63 @@ class Warm:
 
 
 @click.command()
+@click.option(
+    "--for",
+    "level",
+    metavar="LEVEL",
+    help="Compile for another processor: dotprod (Pi 5), neon (Pi 3, 4, Zero 2), sse, avx2, ...",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="A cache folder to compile into instead of one's own.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
-def warmup(as_json: bool) -> None:
+def warmup(level: str | None, output: Path | None, as_json: bool) -> None:
     """Compile all that a session needs into the cache folder, so that no start has to wait for it.
 
-    Exits with 2 if the folder can't be written. EDGE_RNN_CACHE names another.
+    Exits with 2 if the folder can't be written. EDGE_RNN_CACHE names another. Compiling for a
+    small board here, and copying the folder there, spares it minutes; the versions of edge-rnn,
+    numba, llvmlite and numpy must be the same there.
 
     \b
-    Example:
+    Examples:
       edge-rnn warmup
-    """
+      edge-rnn warmup --for neon -o pi-cache
+    """  # fmt: skip
     started = time.perf_counter()
-    try:
-        writable(cache_dir() / "kernels")  # before anything is compiled in vain
-    except OSError as e:
-        raise ConfigError(no_cache(cache_dir() / "kernels", e)) from e
-    compiled: list[str] = []
+    chosen, compiled = _level(level), list[str]()
     with _progress(quiet=as_json) as show:
 
         def tell(name: str) -> None:
             compiled.append(name)
             show(f"compiling {name}")
 
-        level, folder = _compile_all(tell)
+        folder = _compile_all(chosen, output or cache_dir(), tell)
     size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
     seconds = round(time.perf_counter() - started, 3)
-    result = Warm(str(folder), level, size, seconds, tuple(compiled))
+    result = Warm(str(folder), chosen.name, size, seconds, tuple(compiled))
     click.echo(msgspec.json.encode(asdict(result)).decode() if as_json else _sentence(result))
 
 
-def _compile_all(tell: Callable[[str], None]) -> tuple[str, Path]:
-    """(level, folder) of what was compiled; Numba is not imported before."""
-    from edge_rnn.kernels.cache import compiling, kernels_dir, log
-    from edge_rnn.kernels.cpu import LEVEL
+def _level(name: str | None) -> Level:
+    """The level by its name, this processor's without one."""
+    if name is None:
+        return LEVEL
+    if name not in LEVELS:
+        raise ConfigError(f"--for {name}: expected one of {', '.join(LEVELS)}")
+    return LEVELS[name]
 
-    log.setLevel(logging.WARNING)  # the same is shown here, and more
+
+def _compile_all(level: Level, cache: Path, tell: Callable[[str], None]) -> Path:
+    """The folder in which everything is then."""
     try:
-        writable(kernels_dir())
+        with compiling(tell):
+            return compile_for(level, SESSION, cache).parent
     except OSError as e:
-        raise ConfigError(no_cache(kernels_dir(), e)) from e
-    with compiling(tell):
-        rehearse()
-    return LEVEL.name, kernels_dir()
-
-
-def rehearse() -> None:
-    """Have a session do all that runs compiled code: it is the same code for every model."""
-    from edge_rnn.graph import Activation, Input, Model, Reverse, Window
-    from edge_rnn.session import Session
-
-    streamed = Model((Input("x", 1),), (Activation("y", "x"),), ("y",))
-    ahead = Model((Input("x", 1),), (Reverse("y", "x"),), ("y",), window=Window(1, 1))
-    for model in (streamed, ahead):
-        session = Session(model, capacity=1)
-        session.step(["one"], [[0.0]])
-        session.step(["another, for which the one makes room"], [[0.0]])
-        session.restore(session.snapshot())
+        raise ConfigError(no_cache(cache / "kernels", e)) from e
 
 
 @contextmanager

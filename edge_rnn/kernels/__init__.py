@@ -2,39 +2,32 @@
 
 Arithmetic is IEEE float32 add, multiply, divide, compare and select in a fixed order, with no
 fast-math and no libm, so that a result depends on nothing but its operands.
+
+What stands here does not import Numba, which takes most of a second: `entries` are object code.
 """
 
-from edge_rnn.kernels.cache import announce, compile_cache
+from edge_rnn.kernels.context import SLOT, Status, emit_to, explain, make_context
 from edge_rnn.kernels.cpu import LEVEL
-
-announce()
-with compile_cache():
-    from edge_rnn.kernels.dots import FLIP
-    from edge_rnn.kernels.norms import PARTIALS
-    from edge_rnn.kernels.opcodes import (
-        ADD,
-        FROM_SCRATCH,
-        FROM_STATE,
-        FROM_WINDOWS,
-        LENGTHS,
-        PLACES,
-        Op,
-    )
-    from edge_rnn.kernels.products import BLOCK, EACH, Format, pack, pack_nibbles
-    from edge_rnn.kernels.quantizing import LIMITS
-    from edge_rnn.kernels.runner import (
-        SLOT,
-        Status,
-        admit,
-        emit_to,
-        evict_order,
-        explain,
-        freeze,
-        make_context,
-        step,
-        touch,
-    )
-    from edge_rnn.kernels.windows import record
+from edge_rnn.kernels.entries import WRONG_TYPE, admit, evict_order, record, step, touch
+from edge_rnn.kernels.formats import (
+    BLOCK,
+    EACH,
+    FLIP,
+    LIMITS,
+    PARTIALS,
+    Format,
+    pack,
+    pack_nibbles,
+)
+from edge_rnn.kernels.opcodes import (
+    ADD,
+    FROM_SCRATCH,
+    FROM_STATE,
+    FROM_WINDOWS,
+    LENGTHS,
+    PLACES,
+    Op,
+)
 
 __all__ = [
     "ADD",
@@ -50,15 +43,14 @@ __all__ = [
     "PARTIALS",
     "PLACES",
     "SLOT",
+    "WRONG_TYPE",
     "Format",
     "Op",
     "Status",
     "admit",
-    "compile_cache",
     "emit_to",
     "evict_order",
     "explain",
-    "freeze",
     "make_context",
     "pack",
     "pack_nibbles",

@@ -1,8 +1,8 @@
 """Which of a processor's instructions the kernels are built from, chosen before any is compiled.
 
 An instruction that the processor lacks would end the process, not raise, so the choice is made
-from what it really has. EDGE_RNN_CPU forces a narrower choice, or any with NUMBA_DISABLE_JIT=1,
-when nothing is compiled; a result never depends on it.
+from what it really has. EDGE_RNN_CPU forces a narrower choice, or any where the code is not run
+here; a result never depends on it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import llvmlite.binding as llvm
-import numba
 
 _AT_HWCAP, _ASIMDDP = 16, 1 << 20
 
@@ -25,7 +24,8 @@ class Level:
     """A way to compile the kernels.
 
     `lanes` float32 numbers fill a register; `dot` multiplies int8 numbers and adds them four by
-    four; `needs` are the processor's features, `target` what LLVM compiles for when forced.
+    four; `needs` are the processor's features, all that LLVM may use of what it is told to compile
+    for, the CPU `target` with more `features`. So the code runs on every processor of the level.
     """
 
     name: str
@@ -34,19 +34,26 @@ class Level:
     dot: Literal["vnni", "maddubs", "pmaddwd", "sdot", "smull"]
     needs: tuple[str, ...]
     target: str
+    features: str = ""
     halves: bool = True
     """Float16 numbers are widened by an instruction."""
 
 
-_AVX2 = ("avx2", "fma", "f16c")
-_AVX512 = (*_AVX2, "avx512f", "avx512vl", "avx512bw", "avx512dq", "avx512vnni")
+_V3 = ("avx2", "fma", "f16c", "bmi", "bmi2", "lzcnt", "movbe", "popcnt")
+_V4 = (*_V3, "avx512f", "avx512cd", "avx512vl", "avx512bw", "avx512dq")
 
 LEVELS = {
     level.name: level
     for level in (
-        Level("avx512vnni", "x86_64", 16, "vnni", _AVX512, "icelake-server"),
-        Level("avxvnni", "x86_64", 8, "vnni", (*_AVX2, "avxvnni"), "alderlake"),
-        Level("avx2", "x86_64", 8, "maddubs", _AVX2, "haswell"),
+        Level(
+            *("avx512vnni", "x86_64", 16, "vnni", (*_V4, "avx512vnni"), "x86-64-v4"),
+            features="+avx512vnni",
+        ),
+        Level(
+            *("avxvnni", "x86_64", 8, "vnni", (*_V3, "avxvnni"), "x86-64-v3"),
+            features="+avxvnni",
+        ),
+        Level("avx2", "x86_64", 8, "maddubs", _V3, "x86-64-v3"),
         Level("sse", "x86_64", 4, "pmaddwd", (), "x86-64", halves=False),
         Level("dotprod", "aarch64", 4, "sdot", ("dotprod",), "cortex-a76"),
         Level("neon", "aarch64", 4, "smull", (), "cortex-a72"),
@@ -78,20 +85,23 @@ def available() -> list[str]:
 def choose() -> Level:
     """The level to compile for: the widest, or what EDGE_RNN_CPU says.
 
-    Raises RuntimeError when the processor can't run what is asked for.
+    Raises RuntimeError for one that is none.
     """
-    can, wanted = available(), os.environ.get("EDGE_RNN_CPU", "")
+    wanted = os.environ.get("EDGE_RNN_CPU", "")
+    if wanted in LEVELS:
+        return LEVELS[wanted]
+    can = available()
     if not can:
         raise RuntimeError(f"edge-rnn runs on x86_64 and aarch64, not on {platform.machine()!r}")
-    config: Any = numba.config  # read when Numba compiles its first function
-    if wanted in LEVELS and config.DISABLE_JIT:
-        return LEVELS[wanted]
-    if not wanted:
-        return LEVELS[can[0]]
-    if wanted not in can:
+    if wanted:
         raise RuntimeError(f"EDGE_RNN_CPU={wanted!r}: this processor can run {', '.join(can)}")
-    config.CPU_NAME, config.CPU_FEATURES = LEVELS[wanted].target, ""
-    return LEVELS[wanted]
+    return LEVELS[can[0]]
+
+
+def check(level: Level) -> None:
+    """Raises RuntimeError when this processor can't run the level's code."""
+    if level.name not in (can := available()):
+        raise RuntimeError(f"EDGE_RNN_CPU={level.name!r}: this processor can run {', '.join(can)}")
 
 
 LEVEL = choose()

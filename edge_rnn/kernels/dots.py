@@ -15,11 +15,9 @@ from llvmlite import ir
 from numba import types
 
 from edge_rnn.kernels.cpu import LEVEL
+from edge_rnn.kernels.formats import FLIP
 from edge_rnn.kernels.integers import I8, I16, call, each, loader
 from edge_rnn.kernels.simd import I32, Vector, address, constant, lower, spread
-
-FLIP = -128 if LEVEL.dot == "vnni" else 0
-"""What an activation's byte is combined with, exclusive or, when it meets signed weights."""
 
 _I8, _I16, _I32 = (ir.IntType(bits) for bits in (8, 16, 32))
 _FOUR = ir.VectorType(_I32, 4)

@@ -10,16 +10,11 @@ from numba import njit
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Kernels own no memory: counting references to arrays would cost as much as a small layer.
-_OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False, "_nrt": False}
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False, "_nrt": False}
 
 
 def kernel(function: F) -> F:
-    """Compile for use by other kernels; division by zero gives what IEEE arithmetic says."""
-    compiled: F = njit(**_OPTIONS)(function)
-    return compiled
-
-
-def entry(function: F) -> F:
-    """Compile for a call from Python, kept in the cache between starts."""
-    compiled: F = njit(cache=True, nogil=True, **_OPTIONS)(function)
+    """Compile for use by other kernels, and as an entry of `entries`; division by zero gives what
+    IEEE arithmetic says."""
+    compiled: F = njit(**OPTIONS)(function)
     return compiled

@@ -1,18 +1,16 @@
 """What a core can do at most, measured with the instructions that the kernels are built from: how
 fast it reads weights, and how many multiply-adds it makes of operands that are at hand.
-
-No session needs these. Import them inside `compile_cache`.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from edge_rnn.kernels.cpu import LEVEL
 from edge_rnn.kernels.dots import dot4, dot8, pair_sums, quad, quads, two_quads
 from edge_rnn.kernels.integers import add, ints, same, to_float
+from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.simd import F32, I32, LANES, fma, load, splat, store
 
 I8 = NDArray[np.int8]
@@ -48,7 +46,7 @@ def operands() -> tuple[I8, I8]:
     return w, x
 
 
-@njit(cache=True, error_model="numpy", boundscheck=False)
+@kernel
 def stream(w: I32, repeats: int, y: F32) -> int:
     """Read all of w, `repeats` times, as a step reads weights: in order, in whole registers, each
     word once. y (ROOM,) takes sums that need every word. Returns the bytes read."""
@@ -64,7 +62,7 @@ def stream(w: I32, repeats: int, y: F32) -> int:
     return 4 * w.size * repeats
 
 
-@njit(cache=True, error_model="numpy", boundscheck=False)
+@kernel
 def dot_peak(w: I8, x: I8, repeats: int, y: F32) -> int:
     """Integer multiply-adds, by the instructions of this level, of operands in the nearest cache.
     y (ROOM,) takes the sums. Returns how many multiply-adds were made."""
@@ -75,7 +73,7 @@ def dot_peak(w: I8, x: I8, repeats: int, y: F32) -> int:
     return repeats * DEPTH * 4 * SUMS
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _quads(w: I8, x: I8, repeats: int, y: F32) -> None:
     a = b = same(_NONE, _N)
     for _ in range(repeats):
@@ -89,7 +87,7 @@ def _quads(w: I8, x: I8, repeats: int, y: F32) -> None:
     store(y, 0, to_float(a))
 
 
-@njit(error_model="numpy", boundscheck=False)
+@kernel
 def _paired(w: I8, x: I8, repeats: int, y: F32) -> None:
     """Two groups of inputs at once, each group's outputs in two parts."""
     a = b = same(_NONE, SUMS)
@@ -104,7 +102,7 @@ def _paired(w: I8, x: I8, repeats: int, y: F32) -> None:
     store(y, _HALF, to_float(pair_sums(b)))
 
 
-@njit(cache=True, error_model="numpy", boundscheck=False)
+@kernel
 def fma_peak(w: F32, x: F32, repeats: int, y: F32) -> int:
     """The same of float32 numbers."""
     a = b = splat(_0, _HALF)

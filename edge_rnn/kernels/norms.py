@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.graph import F32
+from edge_rnn.kernels.formats import PARTIALS
 from edge_rnn.kernels.functions import exp, log1p
 from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.opcodes import Op
 from edge_rnn.kernels.simd import LANES, fma, less, load, select, splat, sqrt, store
 
-PARTIALS = 16
 _0, _HALF, _1, _2, _LN2 = (np.float32(v) for v in (0.0, 0.5, 1.0, 2.0, 0.69314718056))
 _LOG_SOFTMAX, _STANDARDISE, _RMS, _L2, _AFFINE, _PRELU = (
     int(o) for o in (Op.LOG_SOFTMAX, Op.STANDARDISE, Op.RMS, Op.L2, Op.AFFINE, Op.PRELU)

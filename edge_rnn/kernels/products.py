@@ -1,13 +1,10 @@
-"""Matrix-vector products of every number format, over one packed layout for all processors.
-
-Weights are packed [N / BLOCK][K / each][BLOCK][each]: the outputs of a block lie side by side for
-each group of `each` inputs, so that a lane adds its own products. Sums of float32 are in the order
-of k, whatever the lanes, rows or machine; sums of integers are exact.
+"""Matrix-vector products of every number format, over one packed layout for all processors (see
+`formats`). Sums of float32 are in the order of k, whatever the lanes, rows or machine; sums of
+integers are exact.
 """
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -16,7 +13,6 @@ from numpy.typing import NDArray
 from edge_rnn.graph import F32, GROUP
 from edge_rnn.kernels.cpu import LEVEL
 from edge_rnn.kernels.dots import (
-    FLIP,
     dot2,
     dot4,
     dot4_nibbles,
@@ -32,13 +28,10 @@ from edge_rnn.kernels.dots import (
     shorts,
     two_quads,
 )
+from edge_rnn.kernels.formats import BLOCK, FLIP
 from edge_rnn.kernels.integers import add, ints, joined, low_byte, same, shift, to_float
 from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.simd import fma, load, splat, store
-
-BLOCK = 32
-EACH = 8
-"""Integer activations are filled up to a multiple of it."""
 
 SHORTS = LEVEL.dot in ("maddubs", "pmaddwd")
 """int16 activations are kept as int16, else as bytes: the upper ones, then the lower ones."""
@@ -59,42 +52,6 @@ I8 = NDArray[np.int8]
 I16 = NDArray[np.int16]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
-
-
-class Format(IntEnum):
-    """Weights and activations of a product. A number is also a place in the runner's dispatch."""
-
-    FLOAT32 = 0
-    FLOAT16 = 1
-    INT8 = 2
-    """int8 weights, widened to float32."""
-    INT8_INT8 = 3
-    INT8_INT16 = 4
-    INT4_INT8 = 5
-    INT4_INT16 = 6
-
-
-def pack(w: NDArray[Any], each: int = 1) -> NDArray[Any]:
-    """w (N, K) as [N / BLOCK][K / each][BLOCK][each], zeros filling it up to whole groups."""
-    n, k = w.shape
-    full = np.zeros((-(-n // BLOCK) * BLOCK, -(-k // each) * each), w.dtype)
-    full[:n, :k] = w
-    blocks = full.reshape(-1, BLOCK, full.shape[1] // each, each)
-    return np.ascontiguousarray(blocks.transpose(0, 2, 1, 3)).reshape(-1)
-
-
-def pack_nibbles(w: I8) -> I8:
-    """w (N, K) in [-8, 7] plus 8, two a byte: of each GROUP of inputs the first half lies in the
-    lower four bits, the second half in the upper four."""
-    n, k = w.shape
-    full = np.zeros((n, -(-k // GROUP), 2, GROUP // 2), np.int8)
-    full.reshape(n, -1)[:, :k] = w
-    both = ((full[:, :, 1] + 8) << 4) | (full[:, :, 0] + 8)
-    packed = pack(both.reshape(n, -1), 4)
-    rest = np.zeros((-(-n // BLOCK) * BLOCK, both.shape[1] * GROUP // 2), bool)
-    rest[n:] = True
-    packed[pack(rest, 4)] = -120  # 8 and 8: zeros
-    return packed
 
 
 @kernel

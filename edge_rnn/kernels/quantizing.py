@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.graph import F32, GROUP
-from edge_rnn.kernels.dots import FLIP
+from edge_rnn.kernels.formats import EACH, FLIP, LIMITS, Format
 from edge_rnn.kernels.integers import (
     ROUND,
     add,
@@ -23,11 +23,8 @@ from edge_rnn.kernels.integers import (
     store_shorts,
 )
 from edge_rnn.kernels.jit import kernel
-from edge_rnn.kernels.products import EACH, SHORTS, Format
+from edge_rnn.kernels.products import SHORTS
 from edge_rnn.kernels.simd import LANES, fma, load, splat
-
-LIMITS = {"int8": 127, "int16": 127 * 256}
-"""The largest |q|; both bytes of an int16 activation fit an int8."""
 
 _LIMIT8, _LIMIT16 = (np.float32(limit) for limit in LIMITS.values())
 _TINY, _0 = np.float32(1e-30), np.float32(0)

@@ -6,7 +6,6 @@ state in place in the slab.
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,10 @@ from numpy.typing import NDArray
 from edge_rnn.activations import ACTS
 from edge_rnn.graph import F32
 from edge_rnn.kernels.cells import cell, copy, gru_after, gru_blend, gru_reset, lstm, rnn
+from edge_rnn.kernels.context import ARRAYS, SLOT, Status
 from edge_rnn.kernels.elementwise import activate, activate_tuned
-from edge_rnn.kernels.jit import entry, kernel
+from edge_rnn.kernels.formats import Format
+from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.layers import emit, layer, select_rows, spread_windows
 from edge_rnn.kernels.norms import norm, softmax
 from edge_rnn.kernels.opcodes import (
@@ -31,42 +32,16 @@ from edge_rnn.kernels.opcodes import (
     STEP,
     Op,
 )
-from edge_rnn.kernels.products import Format, dots, floats, nibble_dots, wide_dots
+from edge_rnn.kernels.products import dots, floats, nibble_dots, wide_dots
 from edge_rnn.kernels.quantizing import quantize
-from edge_rnn.kernels.views import describe, prefetch, viewer
+from edge_rnn.kernels.views import flat, in_rows, prefetch, viewer
 from edge_rnn.kernels.windows import gather_windows, skip, unmasked
 
 I8 = NDArray[np.int8]
 I16 = NDArray[np.int16]
 I64 = NDArray[np.int64]
 
-SLOT = np.dtype(
-    [
-        ("newer", np.int32),
-        ("older", np.int32),
-        ("generation", np.int32),
-        ("open", np.int32),
-        ("steps", np.int64),
-        ("chunk", np.int64),
-        ("seen", np.float64),
-    ]
-)
-"""One slot's bookkeeping. `newer` and `older` link the open slots by last use in a ring
-through a sentinel, the last record; `generation` tells a reused slot from its old handle;
-`chunk` is the last chunk of rows that the slot stood in, the sentinel's the last chunk of all."""
-
-
-class Status(IntEnum):
-    """What was wrong with the first bad row; its place is returned beside it."""
-
-    OK = 0
-    STALE_SLOT = 1
-    NOT_FINITE = 2
-    BAD_INDEX = 3
-    SHAPE = 4
-
-
-_OK, _STALE, _NOT_FINITE, _BAD_INDEX, _SHAPE = (int(s) for s in Status)
+_OK, _STALE, _NOT_FINITE, _BAD_INDEX, _SHAPE = (int(s) for s in list(Status)[:5])
 _LENGTH = np.array([LENGTHS[op] for op in Op], np.int64)
 _END, _LOAD, _STORE, _MATVEC, _QUANTIZE, _RNN, _LSTM, _GRU_AFTER, _GRU_RESET, _GRU_BLEND = (
     int(o) for o in list(Op)[:10]
@@ -81,35 +56,11 @@ _FLOAT32, _FLOAT16, _INT8, _INT8_INT8, _INT8_INT16, _INT4_INT8, _ = (int(f) for 
 _int64s, _int8s, _uint8s, _int16s, _int32s, _floats, _table = (
     viewer(kind) for kind in (np.int64, np.int8, np.uint8, np.int16, np.int32, np.float32, SLOT)
 )
-_ARRAYS = 13
 _AHEAD, _LINES = 8, 256
 """Rows ahead of which a record is loaded; numbers of a state that are (the rest follows)."""
 
 
-def make_context(
-    code: I64, int8s: I8, halves: I16, floats: F32, vocabularies: I64, regime: I64, slab: F32,
-    table: NDArray[Any], scratch: F32, places: I64, windows: I64, inputs: int, outputs: int,
-) -> I64:  # fmt: skip
-    """What `step` needs beside a call's own rows: the places of arrays, which must stay alive.
-
-    The program's `code`, weights `int8s`, `halves` and `floats`, `vocabularies` (n, 2) and `regime`
-    (see `opcodes.PHASES`); the streams' `slab` (capacity, state words) and `table` (capacity + 1);
-    room for the scratch of (rows, scratch words), for the `places` (2 PLACES, rows) of what is
-    known of each row and for `windows` (2, rows times the most windows of a row); the widths of a
-    row of `inputs` and of `outputs`.
-    """
-    arrays: list[NDArray[Any]] = [code, int8s, halves, floats, vocabularies, slab, table]
-    arrays += [scratch, places, floats.view(np.int32), np.empty(0, np.uint8), windows, regime]
-    return describe(arrays, slab.shape[1], *scratch.shape, inputs, outputs)
-
-
-def emit_to(context: I64, emitted: NDArray[np.uint8]) -> None:
-    """Have `step` say in `emitted` (B,), which must stay alive, which rows have an output; an empty
-    array ends that."""
-    context[20:22] = emitted.ctypes.data, emitted.size
-
-
-@entry
+@kernel
 def step(context: I64, slots: I64, now: float, x: F32, y: F32) -> int:
     """Step the streams at `slots` (B,) by the rows of x (B, I) into y (B, O).
 
@@ -118,8 +69,8 @@ def step(context: I64, slots: I64, now: float, x: F32, y: F32) -> int:
     what `explain` tells of the first bad row: nothing was stepped then.
     """
     vocabularies, table = _int64s(context, 4), _table(context, 6)
-    numbers = context[2 * _ARRAYS :]
-    state_width, rows, scratch_width = numbers[0], numbers[1], numbers[2]
+    numbers = context[2 * ARRAYS :]
+    state_width, scratch_width = numbers[0], numbers[2]
     inputs, outputs = numbers[3], numbers[4]
     emitted, B = _uint8s(context, 10), slots.size
     if x.shape[0] != B or x.shape[1] != inputs or y.shape[0] != B or y.shape[1] != outputs:
@@ -127,7 +78,7 @@ def step(context: I64, slots: I64, now: float, x: F32, y: F32) -> int:
     fault = _check(table, slots, vocabularies, x)
     if fault:
         return fault
-    h, places = _floats(context, 5), _int64s(context, 8).reshape(2 * PLACES, rows)
+    h, places = _floats(context, 5), in_rows(_int64s(context, 8), 2 * PLACES)
     p, regime = _floats(context, 3), _int64s(context, 12)
     b = 0
     while b < slots.size:
@@ -152,7 +103,7 @@ def step(context: I64, slots: I64, now: float, x: F32, y: F32) -> int:
     return _OK
 
 
-@entry
+@kernel
 def admit(
     table: NDArray[Any], slots: I64, now: float, vocabularies: I64, x: F32, steps: I64
 ) -> int:
@@ -169,26 +120,14 @@ def admit(
     return _OK
 
 
-def explain(fault: int) -> tuple[Status, int, int]:
-    """(what is wrong, row, column) from what `step` returned."""
-    return Status(fault & 0xFF), fault >> 8 & 0xFFFFFFFF, fault >> 40
-
-
-@entry
+@kernel
 def touch(table: NDArray[Any], slots: I64, now: float) -> None:
     """Make the open streams at `slots` (B,) the most recently used, the last one newest."""
     for b in range(slots.size):
         _touch(table, slots[b] & 0xFFFFFFFF, now)
 
 
-def freeze(function: Any) -> None:
-    """Compile no more of an entry: arrays of other types are then a TypeError instead of seconds
-    lost."""
-    if hasattr(function, "disable_compile"):  # not so under NUMBA_DISABLE_JIT
-        function.disable_compile()
-
-
-@entry
+@kernel
 def evict_order(table: NDArray[Any], order: I64) -> int:
     """Fill `order` with the open slots from least to most recently used; returns how many."""
     sentinel = table.size - 1
@@ -319,8 +258,7 @@ def _run(context: I64, places: I64, x: F32, y: F32, emitted: NDArray[np.uint8]) 
     scheduled."""
     code, int8s, p = _int64s(context, 0), _int8s(context, 1), _floats(context, 3)
     h, s = _floats(context, 5), _floats(context, 7)
-    table = _int64s(context, 11)
-    table = table.reshape(2, table.size // 2)
+    table = in_rows(_int64s(context, 11), 2)
     pc, rows, windows = 0, places[:PLACES], table[:, :0]
     while code[pc] != _END:
         op = code[pc]
@@ -350,13 +288,13 @@ def _run(context: I64, places: I64, x: F32, y: F32, emitted: NDArray[np.uint8]) 
 def _rows(op: int, a: I64, h: F32, s: F32, x: F32, y: F32, rows: I64) -> None:
     """One of the instructions that most models are made of, for all rows."""
     if op == _LOAD:
-        flat = x.reshape(-1)
+        numbers = flat(x)
         for i in range(rows.shape[1]):
-            copy(flat, rows[ROW, i] * x.shape[1] + a[1], s, rows[SCRATCH, i] + a[2], a[0])
+            copy(numbers, rows[ROW, i] * x.shape[1] + a[1], s, rows[SCRATCH, i] + a[2], a[0])
     elif op == _STORE:
-        flat = y.reshape(-1)
+        numbers = flat(y)
         for i in range(rows.shape[1]):
-            copy(s, rows[SCRATCH, i] + a[1], flat, rows[ROW, i] * y.shape[1] + a[2], a[0])
+            copy(s, rows[SCRATCH, i] + a[1], numbers, rows[ROW, i] * y.shape[1] + a[2], a[0])
     elif op == _RNN:
         rnn(a, h, s, rows)
     elif op == _LSTM:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -16,7 +15,10 @@ from numba.np import numpy_support
 from numba.np.arrayobj import populate_array
 from numpy.typing import DTypeLike, NDArray
 
+from edge_rnn.kernels.entries import INTERPRETED
 from edge_rnn.kernels.simd import address, function, lower
+
+_BYTES = ir.IntType(8).as_pointer()
 
 
 def viewer(dtype: DTypeLike) -> Any:
@@ -24,14 +26,17 @@ def viewer(dtype: DTypeLike) -> Any:
     context[2 i + 1] elements."""
     kind: np.dtype[Any] = np.dtype(dtype)
     # Not an overload: code without reference counts can't return an array from a function.
-    config: Any = numba.config
-    return _interpreted(kind) if config.DISABLE_JIT else _compiled(kind)
+    return _interpreted(kind) if INTERPRETED else _compiled(kind)
 
 
-def describe(arrays: list[NDArray[Any]], *numbers: int) -> NDArray[np.int64]:
-    """The context of C-contiguous arrays, which the caller keeps alive, and more numbers."""
-    places = [n for a in arrays for n in (a.ctypes.data, a.size)]
-    return np.array([*places, *numbers], np.int64)
+def flat(a: NDArray[Any]) -> NDArray[Any]:
+    """A C-contiguous array's numbers as one row."""
+    return a.reshape(-1)
+
+
+def in_rows(a: NDArray[Any], n: int) -> NDArray[Any]:
+    """A row of numbers as n rows."""
+    return a.reshape(n, a.size // n)
 
 
 def prefetch(a: NDArray[Any], i: int) -> None:
@@ -49,6 +54,47 @@ def _prefetch(typing: Any, a: Any, i: Any) -> Any:
     return types.void(a, types.intp), generate
 
 
+def _array(target: Any, builder: Any, kind: Any, data: Any, shape: list[Any]) -> Any:
+    """A C-contiguous array of the Numba type `kind`."""
+    made, word = target.make_array(kind)(target, builder), ir.IntType(64)
+    size = target.get_abi_sizeof(target.get_data_type(kind.dtype))
+    strides = [word(size)]
+    for n in reversed(shape[1:]):
+        strides.insert(0, builder.mul(strides[0], n))
+    populate_array(
+        made,
+        data=builder.bitcast(data, made.data.type),
+        shape=cgutils.pack_array(builder, shape),
+        strides=cgutils.pack_array(builder, strides),
+        itemsize=word(size),
+        meminfo=None,
+    )
+    return made._getvalue()
+
+
+def _flat(typing: Any, a: Any) -> Any:
+    row = types.Array(a.dtype, 1, "C")
+
+    def generate(target: Any, builder: Any, signature: Any, args: Any) -> Any:
+        given = target.make_array(a)(target, builder, args[0])
+        return _array(target, builder, row, given.data, [given.nitems])
+
+    return row(a), generate
+
+
+def _in_rows(typing: Any, a: Any, n: Any) -> Any:
+    rows = types.Array(a.dtype, 2, "C")
+
+    def generate(target: Any, builder: Any, signature: Any, args: Any) -> Any:
+        given = target.make_array(a)(target, builder, args[0])
+        shape = [args[1], builder.udiv(given.nitems, args[1])]
+        return _array(target, builder, rows, given.data, shape)
+
+    return rows(a, types.intp), generate
+
+
+lower(flat, _flat)
+lower(in_rows, _in_rows)
 lower(prefetch, _prefetch)
 
 
@@ -75,19 +121,7 @@ def _compiled(kind: np.dtype[Any]) -> Any:
                 builder.load(builder.gep(numbers, [builder.add(first, ir.Constant(first.type, k))]))
                 for k in (0, 1)
             )
-            made, itemsize = (
-                target.make_array(array)(target, builder),
-                ir.IntType(64)(kind.itemsize),
-            )
-            populate_array(
-                made,
-                data=builder.inttoptr(where, made.data.type),
-                shape=cgutils.pack_array(builder, [size]),
-                strides=cgutils.pack_array(builder, [itemsize]),
-                itemsize=itemsize,
-                meminfo=None,
-            )
-            return made._getvalue()
+            return _array(target, builder, array, builder.inttoptr(where, _BYTES), [size])
 
         return array(context, types.intp), generate
 

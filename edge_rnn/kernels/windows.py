@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edge_rnn.graph import F32
 from edge_rnn.kernels.cells import copy
-from edge_rnn.kernels.jit import entry, kernel
+from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.opcodes import (
     BEGIN,
     HOP,
@@ -28,7 +28,7 @@ from edge_rnn.kernels.opcodes import (
     STEP,
     WIDTH,
 )
-from edge_rnn.kernels.views import prefetch
+from edge_rnn.kernels.views import flat, prefetch
 
 I64 = NDArray[np.int64]
 _LINES = 256
@@ -119,12 +119,12 @@ def skip(
         kept = state + regime[KEPT]
         ends = step - j * regime[HOP] == regime[LENGTH] - 1
         if ends and regime[KEPT] >= 0 and h[kept] == _1:
-            copy(h, kept + 1, y.reshape(-1), b * y.shape[1], y.shape[1])
+            copy(h, kept + 1, flat(y), b * y.shape[1], y.shape[1])
             answered = 1
     return answered
 
 
-@entry
+@kernel
 def record(
     rings: F32, slots: I64, steps: I64, x: F32, due: NDArray[np.bool_], windows: F32
 ) -> None:
@@ -132,12 +132,12 @@ def record(
     (capacity, n I), and those rings in the order of their messages, after each message that is due,
     into `windows` (how many are due, n, I)."""
     n, width, w = windows.shape[1], windows.shape[2], 0
-    flat, out = rings.reshape(-1), windows.reshape(-1)
+    kept, out = flat(rings), flat(windows)
     for b in range(slots.size):
         ring, place = slots[b] * rings.shape[1], steps[b] % n
-        copy(x.reshape(-1), b * width, flat, ring + place * width, width)
+        copy(flat(x), b * width, kept, ring + place * width, width)
         if due[b]:
             older = (n - 1 - place) * width
-            copy(flat, ring + (place + 1) * width, out, w * n * width, older)
-            copy(flat, ring, out, w * n * width + older, (place + 1) * width)
+            copy(kept, ring + (place + 1) * width, out, w * n * width, older)
+            copy(kept, ring, out, w * n * width + older, (place + 1) * width)
             w += 1

@@ -18,12 +18,7 @@ from typing import Any
 
 os.environ["NUMBA_OPT"] = "0"
 
-import llvmlite.binding as llvm
-from numba import njit, types
-from numba.core import codegen
-from numba.core.cpu import CPUContext
-
-from tests.core.cross import TRIPLES, pretend
+from numba import types
 
 MULTIPLY_ADDS = {
     "sdot": 16, "smull": 8, "smull2": 8, "smlal": 8, "smlal2": 8,
@@ -31,14 +26,7 @@ MULTIPLY_ADDS = {
 }  # fmt: skip
 
 
-def keep_code() -> None:
-    """Have Numba keep LLVM's code and make no machine code of it."""
-    codegen.JITCodeLibrary._finalize_specific = lambda self: None
-    codegen.JITCodeLibrary.get_pointer_to_function = lambda self, name: 1
-    CPUContext.get_executable = lambda self, library, descriptor, environment: [].append
-
-
-def tiles(products: ModuleType, level: Any) -> dict[str, tuple[Any, Any]]:
+def tiles(products: ModuleType) -> dict[str, tuple[Any, Any]]:
     """(function, signature) of the tiles that the level uses."""
     from edge_rnn.kernels.integers import ints, to_float
     from edge_rnn.kernels.simd import store
@@ -78,50 +66,6 @@ def tiles(products: ModuleType, level: Any) -> dict[str, tuple[Any, Any]]:
     return found
 
 
-def emit(function: Any, signature: Any, machine: Any, triple: str) -> str:
-    """The function as assembly, with all that it calls."""
-    compiled = njit(signature, boundscheck=False, error_model="numpy")(function)
-    result = compiled.overloads[signature.args]
-
-    def module(library: Any) -> Any:
-        code = re.sub(r"target (triple|datalayout) = .*", "", str(library._final_module))
-        parsed = llvm.parse_assembly(code)
-        parsed.triple, parsed.data_layout = triple, str(machine.target_data)
-        for f in parsed.functions:
-            if not f.is_declaration:
-                f.linkage = "linkonce_odr"
-        return parsed
-
-    def defined(parsed: Any) -> set[str]:
-        return {f.name for f in parsed.functions if not f.is_declaration}
-
-    main = module(result.library)
-    rest = [module(library) for library in _libraries(result.library, {})]
-    while needed := [
-        m for m in rest if defined(m) & ({f.name for f in main.functions} - defined(main))
-    ]:
-        rest.remove(needed[0])
-        main.link_in(needed[0])
-    for f in main.functions:
-        if not f.is_declaration:
-            own = f.name == result.fndesc.llvm_func_name
-            f.linkage = "external" if own else "internal"
-    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
-    pruning = llvm.create_new_module_pass_manager()
-    pruning.add_refprune_pass()
-    for passes in (builder.getModulePassManager(), pruning, builder.getModulePassManager()):
-        passes.run(main, builder)
-    return str(machine.emit_assembly(main))
-
-
-def _libraries(library: Any, seen: dict[int, Any]) -> list[Any]:
-    for linked in library._linking_libraries:
-        if id(linked) not in seen:
-            seen[id(linked)] = linked
-            _libraries(linked, seen)
-    return list(seen.values())
-
-
 def dot_loop(assembly: str) -> list[str]:
     """The instructions of the shortest loop that multiplies: the innermost."""
     lines = [line.strip() for line in assembly.splitlines()]
@@ -150,18 +94,15 @@ def multiply_adds(body: list[str]) -> int:
 
 def main(level: str, cpu: str) -> None:
     """Print {tile: {instructions, multiply_adds, on_stack}}."""
-    chosen = pretend(level)
-    keep_code()
-    from edge_rnn.kernels import products
+    os.environ["EDGE_RNN_CPU"] = level
+    from edge_rnn.kernels import build, products
 
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
-    triple = TRIPLES[chosen.machine]
-    target = llvm.Target.from_triple(triple)
-    machine = target.create_target_machine(cpu=cpu, opt=3, reloc="pic", codemodel="default")
+    build.keep_code()
+    machine = build.target_machine(cpu, "")
     found = {}
-    for name, (function, signature) in tiles(products, chosen).items():
-        body = dot_loop(emit(function, signature, machine, triple))
+    for name, (function, signature) in tiles(products).items():
+        code = build.optimised([build.compiled(function, signature)], machine)
+        body = dot_loop(str(machine.emit_assembly(code)))
         found[name] = {
             "instructions": len(body),
             "multiply_adds": multiply_adds(body),

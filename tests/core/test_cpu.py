@@ -9,26 +9,12 @@ import sys
 from functools import cache
 from pathlib import Path
 
-import numba
 import pytest
 
-from edge_rnn.kernels import compile_cache, cpu
-from edge_rnn.kernels.cpu import LEVELS, available, choose
+from edge_rnn.kernels.cpu import LEVELS, available, check, choose
 from tests import bits
-from tests.effort import JIT
 
 ROOT = Path(__file__).parents[2]
-
-
-def test_kernels_are_kept_elsewhere_where_no_folder_can_be(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("EDGE_RNN_CACHE", str(tmp_path / "file"))
-    before = numba.config.CACHE_DIR
-    with pytest.warns(RuntimeWarning, match="set EDGE_RNN_CACHE to a writable"), compile_cache():
-        assert Path(numba.config.CACHE_DIR).is_dir()
-    assert before == numba.config.CACHE_DIR
 
 
 @cache
@@ -65,24 +51,13 @@ def test_a_level_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         choose()
 
 
-def test_with_the_jit_off_any_level_can_be_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_level_can_be_compiled_for_and_only_some_run(monkeypatch: pytest.MonkeyPatch) -> None:
     other = next(name for name in LEVELS if name not in available())
     monkeypatch.setenv("EDGE_RNN_CPU", other)
-    if JIT:
-        with pytest.raises(RuntimeError, match=f"EDGE_RNN_CPU='{other}'"):
-            choose()
-    else:
-        assert choose() == LEVELS[other]
-
-
-def test_a_narrower_level_is_compiled_for_its_own_target(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numba.config, "DISABLE_JIT", 0)
-    for name in ("CPU_NAME", "CPU_FEATURES"):
-        monkeypatch.setattr(numba.config, name, None)
-    monkeypatch.setattr(cpu, "available", lambda: ["dotprod", "neon"])
-    monkeypatch.setenv("EDGE_RNN_CPU", "neon")
-    assert choose() == LEVELS["neon"]
-    assert (numba.config.CPU_NAME, numba.config.CPU_FEATURES) == ("cortex-a72", "")
+    assert choose() == LEVELS[other]
+    with pytest.raises(RuntimeError, match=rf"EDGE_RNN_CPU='{other}': this processor can run"):
+        check(LEVELS[other])
+    check(LEVELS[available()[-1]])
 
 
 @pytest.mark.parametrize(("machine", "always"), [("aarch64", "neon"), ("x86_64", "sse")])

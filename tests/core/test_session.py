@@ -255,12 +255,26 @@ def test_wrong_arrays_are_refused(x, text: str) -> None:
         Session(DEEP).step(["a", "b"], x)
 
 
-@pytest.mark.jit
+class Subclass(np.ndarray):
+    """Not what is read as an array."""
+
+
 def test_step_slots_takes_no_other_type() -> None:
-    session = Session(DEEP)
-    out = np.empty((1, 4), np.float32)
-    with pytest.raises(InputError, match="expected int64, float32, float32"):
-        session.step_slots(session.slots(["a"]), np.zeros((1, 5)), out)
+    session, x, out = Session(DEEP), models.inputs(1), np.empty((1, 4), np.float32)
+    slots, sealed = session.slots(["a"]), x.copy()
+    sealed.flags.writeable = False
+    for bad in (
+        *(x.astype(t) for t in (np.float64, np.int32, np.float16, ">f4", "V4")),
+        *(x[0], x[None], np.zeros((5, 1), np.float32).T[:, ::-1], sealed, x.view(Subclass)),
+    ):
+        with pytest.raises(InputError, match="expected int64, float32, float32"):
+            session.step_slots(slots, bad, out)
+    for bad in (slots.astype(np.int32), slots.astype(np.uint64), slots.astype(float), slots[None]):
+        with pytest.raises(InputError, match="expected int64, float32, float32"):
+            session.step_slots(bad, x, out)
+    assert session.steps("a") == 0
+    session.step_slots(slots, x, out)
+    assert session.steps("a") == 1
 
 
 def test_step_slots_takes_no_other_shape() -> None:

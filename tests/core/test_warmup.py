@@ -19,6 +19,7 @@ from tests.core import models
 ROOT = Path(__file__).parents[2]
 NO_FOLDER = "compiled kernels can't be kept in "
 SESSION = """
+import sys
 import numpy as np
 from edge_rnn.kernels.cache import compiling
 from tests.core import models
@@ -38,7 +39,7 @@ with compiling(compiled.append):
         session.step_slots(slots, np.zeros((2, model.input_width), np.float32), y, emitted)
         session.reset("a" if "a" in session.streams else "c")
         session.close("c")
-print(compiled)
+print(compiled, "numba" in sys.modules)
 """
 
 
@@ -82,12 +83,14 @@ def test_a_second_warmup_finds_everything(cold: tuple[Path, dict[str, object]]) 
 
 
 @pytest.mark.jit
-def test_after_a_warmup_no_session_compiles(cold: tuple[Path, dict[str, object]]) -> None:
+def test_after_a_warmup_no_session_needs_the_compiler(
+    cold: tuple[Path, dict[str, object]],
+) -> None:
     run = [sys.executable, "-c", SESSION]
     done = subprocess.run(
         run, capture_output=True, text=True, cwd=ROOT, env=environment(cold[0]), check=True
     )
-    assert done.stdout == "[]\n"
+    assert done.stdout == "[] False\n"
 
 
 def test_warmup_refuses_a_folder_that_cannot_be_written(
@@ -106,13 +109,11 @@ def test_warmup_refuses_a_folder_that_cannot_be_written(
         assert "set EDGE_RNN_CACHE to a writable folder" in err
 
 
-def test_other_commands_warn_in_one_line_and_work(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    done = command("bench", "--help", cache=tmp_path / "file")
-    assert done.returncode == 0
-    assert "Usage: edge-rnn bench" in done.stdout or "bench [OPTIONS]" in done.stdout
-    assert done.stderr.startswith(f"edge-rnn: warning: {NO_FOLDER}{tmp_path / 'file'}")
-    assert done.stderr.count("\n") == 1
+def test_warmup_knows_its_processors(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as e:
+        main(["warmup", "--for", "z80"])
+    assert e.value.code == 2
+    assert "--for z80: expected one of avx512vnni, " in capsys.readouterr().err
 
 
 @pytest.mark.jit

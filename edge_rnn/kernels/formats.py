@@ -1,0 +1,65 @@
+"""Number formats of products, and how weights and activations lie in memory for them.
+
+Weights are packed [N / BLOCK][K / each][BLOCK][each]: the outputs of a block lie side by side for
+each group of `each` inputs, so that a lane adds its own products.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_rnn.graph import GROUP
+from edge_rnn.kernels.cpu import LEVEL
+
+BLOCK = 32
+EACH = 8
+"""Integer activations are filled up to a multiple of it."""
+
+FLIP = -128 if LEVEL.dot == "vnni" else 0
+"""What an activation's byte is combined with, exclusive or, when it meets signed weights."""
+
+LIMITS = {"int8": 127, "int16": 127 * 256}
+"""The largest |q|; both bytes of an int16 activation fit an int8."""
+
+PARTIALS = 16
+"""Words of room for the partial sums over a row's features."""
+
+
+class Format(IntEnum):
+    """Weights and activations of a product. A number is also a place in the runner's dispatch."""
+
+    FLOAT32 = 0
+    FLOAT16 = 1
+    INT8 = 2
+    """int8 weights, widened to float32."""
+    INT8_INT8 = 3
+    INT8_INT16 = 4
+    INT4_INT8 = 5
+    INT4_INT16 = 6
+
+
+def pack(w: NDArray[Any], each: int = 1) -> NDArray[Any]:
+    """w (N, K) as [N / BLOCK][K / each][BLOCK][each], zeros filling it up to whole groups."""
+    n, k = w.shape
+    full = np.zeros((-(-n // BLOCK) * BLOCK, -(-k // each) * each), w.dtype)
+    full[:n, :k] = w
+    blocks = full.reshape(-1, BLOCK, full.shape[1] // each, each)
+    return np.ascontiguousarray(blocks.transpose(0, 2, 1, 3)).reshape(-1)
+
+
+def pack_nibbles(w: NDArray[np.int8]) -> NDArray[np.int8]:
+    """w (N, K) in [-8, 7] plus 8, two a byte: of each GROUP of inputs the first half lies in the
+    lower four bits, the second half in the upper four."""
+    n, k = w.shape
+    full = np.zeros((n, -(-k // GROUP), 2, GROUP // 2), np.int8)
+    full.reshape(n, -1)[:, :k] = w
+    both = ((full[:, :, 1] + 8) << 4) | (full[:, :, 0] + 8)
+    packed = pack(both.reshape(n, -1), 4)
+    rest = np.zeros((-(-n // BLOCK) * BLOCK, both.shape[1] * GROUP // 2), bool)
+    rest[n:] = True
+    packed[pack(rest, 4)] = -120  # 8 and 8: zeros
+    return packed
