@@ -54,12 +54,14 @@ _CARRAY = 0x501  # NPY_ARRAY_CARRAY: C-contiguous, aligned, writable
 
 
 def keep_code() -> None:
-    """Have Numba keep LLVM's code and make no machine code of it."""
-    inside: Any = codegen.JITCodeLibrary
-    inside._finalize_specific = lambda self: None
-    inside.get_pointer_to_function = lambda self, name: 1
-    inside = CPUContext
-    inside.get_executable = lambda self, library, descriptor, environment: [].append
+    """Have Numba keep LLVM's code as it writes it, and make no machine code or wrappers of it."""
+    library: Any = codegen.JITCodeLibrary
+    for step in ("_optimize_functions", "_optimize_final_module", "_finalize_specific"):
+        setattr(library, step, lambda *_: None)
+    library.get_pointer_to_function = lambda *_: 1
+    context: Any = CPUContext
+    context.create_cpython_wrapper = context.create_cfunc_wrapper = lambda *_, **__: None
+    context.get_executable = lambda *_: [].append
 
 
 def target_machine(cpu: str = LEVEL.target, features: str = LEVEL.features) -> Any:
@@ -81,22 +83,15 @@ def compiled(function: Any, signature: Any) -> Any:
 def optimised(results: Iterable[Any], machine: Any, wrappers: Iterable[Any] = ()) -> Any:
     """One LLVM module of functions with all that they call. Its symbols are the `wrappers` (IR
     modules of one function each); without any, the functions."""
-    main = _parsed("", machine)
-    pool = {id(library): library for r in results for library in _libraries(r.library, {})}
-    own = {r.fndesc.llvm_func_name for r in results}
-    for wrapper in wrappers:
-        module = _parsed(str(wrapper), machine)
-        own |= _defined(module)
-        main.link_in(module)
-    if wrappers:
-        own -= {r.fndesc.llvm_func_name for r in results}
-    rest = [_shared(library, machine) for library in pool.values()]
-    for module in [m for m in rest if _defined(m) & {r.fndesc.llvm_func_name for r in results}]:
-        rest.remove(module)
-        main.link_in(module)
-    while needed := [m for m in rest if _defined(m) & _declared(main)]:
-        rest.remove(needed[0])
-        main.link_in(needed[0])
+    main, found = _parsed("", machine), list(results)
+    for code in list(wrappers) or [r.library._final_module for r in found]:
+        main.link_in(_parsed(str(code), machine))
+    own = _defined(main) if wrappers else {r.fndesc.llvm_func_name for r in found}
+    pool: dict[str, Any] = {}
+    for result in found:
+        _pool(result.library, pool, set())
+    while needed := [pool[name] for name in _declared(main) if name in pool]:
+        main.link_in(_shared(needed[0], machine))
     for f in main.functions:
         if not f.is_declaration:
             f.linkage = "external" if f.name in own else "internal"
@@ -163,21 +158,18 @@ def _declared(module: Any) -> set[str]:
     return {f.name for f in module.functions if f.is_declaration}
 
 
-def _libraries(library: Any, seen: dict[int, Any]) -> list[Any]:
-    """A function's code and that of all it calls."""
-    if id(library) not in seen:
-        seen[id(library)] = library
-        for linked in library._linking_libraries:
-            _libraries(linked, seen)
-    return list(seen.values())
+def _pool(library: Any, pool: dict[str, Any], seen: set[int]) -> None:
+    """Note by their names the functions of a library and of all that it calls."""
+    seen.add(id(library))
+    pool |= dict.fromkeys(_defined(library._final_module), library)
+    for linked in library._linking_libraries:
+        if id(linked) not in seen:
+            _pool(linked, pool, seen)
 
 
 def _optimise(module: Any, machine: Any) -> None:
     builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
-    pruning = llvm.create_new_module_pass_manager()
-    pruning.add_refprune_pass()
-    for passes in (builder.getModulePassManager(), pruning, builder.getModulePassManager()):
-        passes.run(module, builder)
+    builder.getModulePassManager().run(module, builder)
     module.verify()
 
 
