@@ -14,7 +14,7 @@ from edge_rnn.buffered import Buffered
 from edge_rnn.errors import InputError, SnapshotError, StaleSlotError
 from edge_rnn.graph import F32, Model, digest
 from edge_rnn.hosted import Hosted
-from edge_rnn.kernels import Status, explain, touch
+from edge_rnn.kernels import WRONG_TYPE, Status, explain, touch
 from edge_rnn.program import Program, compile_model
 from edge_rnn.state import Eviction, StateStore, StreamState
 from edge_rnn.stepper import Engine, Marks, stepper
@@ -24,6 +24,7 @@ SNAPSHOT_SCHEMA = 1
 MAX_STEPS = 1 << 62
 
 _F32 = np.dtype(np.float32)  # a call that is given the type has to look this up
+_ARRAY, _empty = np.ndarray, np.empty
 
 
 class _Snapshot(msgspec.Struct, forbid_unknown_fields=True):
@@ -73,7 +74,7 @@ class Session:
         initial = p.initial if isinstance(p, Program) else None
         self._store = StateStore(p.state_width, p.state_words, capacity, ttl, on_evict, initial)
         self._stepper = stepper(p, self._store, max_batch)
-        self._step_rows = self._stepper.step
+        self._step_rows, self._outputs = self._stepper.step, p.output_width
         touch(self._store.table, np.empty(0, np.int64), 0.0)  # compiled or loaded now, not later
 
     @property
@@ -189,10 +190,22 @@ class Session:
     def _step(
         self, streams: Sequence[str], rows: F32, emitted: NDArray[np.bool_] | None = None
     ) -> F32:
-        if len(streams) != len(rows):
-            raise InputError(f"{len(streams)} streams for {len(rows)} rows of x")
-        y = np.empty((len(rows), self._plan.output_width), _F32)
-        self.step_slots(self.slots(streams), rows, y, emitted)
+        B = len(streams)
+        if B != len(rows):
+            raise InputError(f"{B} streams for {len(rows)} rows of x")
+        y = _empty((B, self._outputs), _F32)
+        now, store = self._clock(), self._store
+        if store.ttl is not None:
+            store.expire(now)
+        slots = store.alone(streams[0], now) if B == 1 else store.handles(streams, now)
+        if emitted is None:
+            fault = self._step_rows(slots, now, rows, y)
+        else:
+            fault = self._step_marking(slots, rows, y, emitted)
+        if fault == WRONG_TYPE:  # not C-contiguous or not writable
+            return self._step(streams, rows.copy(), emitted)
+        if fault:
+            self._refuse(fault, slots, rows, y)
         return y
 
     def _step_marking(
@@ -211,8 +224,8 @@ class Session:
         return self._stepper.mark(slots, self._now(), x, out, emitted)
 
     def _rows(self, x: ArrayLike) -> F32:
-        if type(x) is np.ndarray and x.dtype == _F32 and x.ndim == 2 and x.flags.carray:
-            return x  # its width is the runner's to check
+        if type(x) is _ARRAY and x.dtype is _F32 and x.ndim == 2:
+            return x  # its width and its place in memory are the runner's to check
         with np.errstate(over="ignore"):  # a float64 too large for float32 is refused as infinite
             try:
                 rows: F32 = np.require(x, np.float32, ["C", "W"])

@@ -61,6 +61,7 @@ class StateStore:
         self._initial: F32 | float = 0.0 if initial is None else initial
         self.words, self.capacity, self.ttl, self.on_evict = words, capacity, ttl, on_evict
         self._handles: dict[str, int] = {}
+        self._alone = np.empty(1, _HANDLE)
         self._names: list[str] = []
         self._free: list[int] = []
 
@@ -83,6 +84,12 @@ class StateStore:
             return np.fromiter(map(known.__getitem__, streams), _HANDLE, len(streams))
         except KeyError:
             return self._open(streams, now)
+
+    def alone(self, stream: str, now: float) -> NDArray[np.int64]:
+        """`handles` of one stream, in an array that the next call fills anew."""
+        handle = self._handles.get(stream)
+        self._alone[0] = self._open([stream], now)[0] if handle is None else handle
+        return self._alone
 
     def handle(self, stream: str) -> int:
         """The handle of an open stream. Raises StreamError."""

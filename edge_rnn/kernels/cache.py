@@ -117,6 +117,7 @@ def _compiled(library: str, level: Level) -> bytes:
         "EDGE_RNN_CPU": level.name,
         "NUMBA_DISABLE_JIT": "0",
         "NUMBA_OPT": "0",  # all is optimised once, at the end
+        "PYTHONHASHSEED": "0",  # the same code each time
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     with tempfile.TemporaryDirectory(prefix="edge-rnn-") as folder:
