@@ -191,7 +191,7 @@ class Session:
         self, streams: Sequence[str], rows: F32, emitted: NDArray[np.bool_] | None = None
     ) -> F32:
         B = len(streams)
-        if B != len(rows):
+        if len(rows) != B:
             raise InputError(f"{B} streams for {len(rows)} rows of x")
         y = _empty((B, self._outputs), _F32)
         now, store = self._clock(), self._store

@@ -13,9 +13,9 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from edge_rnn.cachedir import cache_dir, no_cache
+from edge_rnn.cachedir import no_cache, writable
 from edge_rnn.errors import ConfigError
-from edge_rnn.kernels.cache import compile_for, compiling
+from edge_rnn.kernels.cache import compile_for, compiling, kernels_dir
 from edge_rnn.kernels.cpu import LEVEL, LEVELS, Level
 from edge_rnn.kernels.entries import SESSION
 
@@ -58,16 +58,22 @@ def warmup(level: str | None, output: Path | None, as_json: bool) -> None:
     Examples:
       edge-rnn warmup
       edge-rnn warmup --for neon -o pi-cache
-    """  # fmt: skip
+    """
     started = time.perf_counter()
     chosen, compiled = _level(level), list[str]()
+    folder = kernels_dir(chosen, output)
+    try:
+        writable(folder)  # before anything is compiled in vain
+    except OSError as e:
+        raise ConfigError(no_cache(folder.parent, e)) from e
     with _progress(quiet=as_json) as show:
 
         def tell(name: str) -> None:
             compiled.append(name)
             show(f"compiling {name}")
 
-        folder = _compile_all(chosen, output or cache_dir(), tell)
+        with compiling(tell):
+            compile_for(chosen, SESSION, output)
     size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
     seconds = round(time.perf_counter() - started, 3)
     result = Warm(str(folder), chosen.name, size, seconds, tuple(compiled))
@@ -81,15 +87,6 @@ def _level(name: str | None) -> Level:
     if name not in LEVELS:
         raise ConfigError(f"--for {name}: expected one of {', '.join(LEVELS)}")
     return LEVELS[name]
-
-
-def _compile_all(level: Level, cache: Path, tell: Callable[[str], None]) -> Path:
-    """The folder in which everything is then."""
-    try:
-        with compiling(tell):
-            return compile_for(level, SESSION, cache).parent
-    except OSError as e:
-        raise ConfigError(no_cache(cache / "kernels", e)) from e
 
 
 @contextmanager

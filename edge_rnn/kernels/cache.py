@@ -61,7 +61,7 @@ def object_code(library: str) -> bytes:
     return _keep(folder / library, _compiled(library, LEVEL))
 
 
-def compile_for(level: Level, library: str, parent: Path) -> Path:
+def compile_for(level: Level, library: str, parent: Path | None) -> Path:
     """Compile a library for a processor, which need not be this one, into the cache folder
     `parent`, unless it is there -> the file. Raises OSError, or RuntimeError as `object_code`."""
     path = writable(kernels_dir(level, parent)) / library
