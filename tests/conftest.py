@@ -28,7 +28,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.items and JIT and not session.config.option.collectonly:
         from edge_rnn.kernels import step
 
-        step.function  # noqa: B018
+        _ = step.function
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

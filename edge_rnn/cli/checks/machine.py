@@ -23,7 +23,7 @@ _INTEGER = {
 def model(config: Config) -> Iterator[Finding]:
     """Does the model load, fit the fields and compute the recorded bits here?"""
     from edge_rnn.cli.verify import replay
-    from edge_rnn.cli.warmup import rehearse
+    from edge_rnn.kernels import step
     from edge_rnn.kernels.cache import compiling, kernels_dir, log
     from edge_rnn.kernels.cpu import LEVEL
     from edge_rnn.modelfile import load
@@ -35,7 +35,7 @@ def model(config: Config) -> Iterator[Finding]:
         network = load(config.model_file)
         config.check_model(network)
         with compiling(compiled.append):
-            rehearse()
+            _ = step.function
             result = replay(network) if network.probe else None
     except ModelError as e:
         fix = "convert the model again, or copy it again to this machine"
