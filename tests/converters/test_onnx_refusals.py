@@ -88,14 +88,9 @@ GRAPHS: dict[str, tuple[Wrap, str]] = {
         ),
         "LayerNormalization 'a': axis",
     ),
-    "nonzero state": (
-        lambda g: cell(g, "", "", g.const(np.ones((1, 1, H), np.float32))),
-        "GRU '/GRU_4': initial_h: is not provably zero",
-    ),
-    "filled state": (
-        lambda g: cell(g, "", "", g("ConstantOfShape", g.const([1, 1, H]),
-                                    value=onnx.numpy_helper.from_array(np.float32([0.5])))),
-        "GRU '/GRU_5': initial_h: is not provably zero",
+    "states apart in a batch": (
+        lambda g: cell(g, "", "", g.const(random(1, 2, H))),
+        "GRU '/GRU_4': initial_h: is no constant that is the same for all of a batch",
     ),
     "softmax over time": (
         lambda g: g("Softmax", cell(g), name="a", axis=0),

@@ -9,9 +9,10 @@ import numpy as np
 import onnx
 import pytest
 
+from edge_rnn import Session
 from edge_rnn.errors import UnsupportedError
 from edge_rnn_converters import convert, convert_with_report
-from tests.converters.onnx_models import Graph, H, I, T, answer, inputs, random
+from tests.converters.onnx_models import BLOCKS, Graph, H, I, T, answer, inputs, random
 from tests.converters.runtime import run
 from tests.converters.test_onnx import saved
 
@@ -151,7 +152,7 @@ def batched(g: Graph) -> onnx.ModelProto:
         (swapped, r"input 'h': state: no output is its next value"),
         (unreturned, r"input 'h': state: no output is its next value"),
         (processed, r"input 'h': state: no output is its next value"),
-        (scaled, r"GRU '/GRU_\d': initial_h: is not provably zero"),
+        (scaled, r"GRU '/GRU_\d': initial_h: is no constant"),
         (shared, r"LSTM '/LSTM_\d': initial_c: starts from elements that another state"),
         (handed_on, r"GRU '/GRU_\d': initial_h: is the final state of another cell"),
         (forgetful, r"GRU '/GRU_4': initial_h: .*forgets everything at every step"),
@@ -161,3 +162,29 @@ def batched(g: Graph) -> onnx.ModelProto:
 def test_states_that_can_not_be_carried_on(make: Any, match: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=match):
         convert(saved(make(Graph()), tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+@pytest.mark.parametrize("batch", [1, "B"])
+def test_a_state_that_begins_at_constants(
+    kind: str, direction: str, batch: Any, tmp_path: Path
+) -> None:
+    g = Graph()
+    D = 1 + (direction == "bidirectional")
+    k = BLOCKS[kind]
+    w, r = g.const(random(D, k * H, I)), g.const(random(D, k * H, H))
+    starts = [g.const(random(D, 1, H, seed=n)) for n in range(1 + (kind == "LSTM"))]
+    if batch == "B":
+        sizes = g("Concat", g.const([D]), g("Slice", g("Shape", "x"), g.const([1]), g.const([2])),
+                  g.const([H]), axis=0)  # fmt: skip
+        starts = [g("Expand", s, sizes) for s in starts]
+    y = g(kind, "x", w, r, "", "", *starts, outputs=1, hidden_size=H, direction=direction)
+    steps = "T" if D == 1 else T
+    model = g.model({"x": [steps, batch, I]}, [y])
+    (expected,) = answer(model, x=inputs()[:, None])
+    found = convert_with_report(saved(model, tmp_path), "float32", check="require")
+    assert found.report.source_error is not None and found.report.source_error < 1e-5
+    y = Session(found.model, capacity=1).run("a", inputs())
+    rows = expected.reshape(T, -1)
+    np.testing.assert_allclose(y, rows if D == 1 else rows[-1:], atol=1e-5)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edge_rnn.errors import UnsupportedError
+from edge_rnn.windows import Window
 from edge_rnn_converters import convert_with_report
 from tests.converters.onnx_models import Graph, I, random
 
@@ -229,3 +230,20 @@ def test_a_loop_that_may_end_early_is_refused(tmp_path: Path) -> None:
                     input_names=["x"], dynamic_axes={"x": {1: "steps"}})  # fmt: skip
     with pytest.raises(UnsupportedError, match="turns: are not known to be as many as the steps"):
         convert_with_report(path)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_learned_initial_state(bidirectional: bool) -> None:
+    class Learned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = nn.LSTM(I, H, 2, batch_first=True, bidirectional=bidirectional)
+            parts = 4 if bidirectional else 2
+            self.h, self.c = (nn.Parameter(torch.randn(parts, 1, H)) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.cell(x, (self.h, self.c))[0]
+
+    mode = Window(6, 6) if bidirectional else None
+    found = ops(Learned(), example_inputs=(torch.zeros(1, 6, I),), mode=mode)
+    assert found.count("lstm") == (4 if bidirectional else 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,8 +141,21 @@ def _run(
     slots = {"h": args[5], "c": args[6]} if op.kind == "LSTM" else {"h": args[5]}
     single = not x.dims[op.integer("layout", 0)]
     ahead = op.attributes.get("direction", "forward") != "forward"
-    states = [state(trace, op, slot, v, widths[slot], single, ahead) for slot, v in slots.items()]
+    layout = op.integer("layout", 0)
+    states = [
+        state(trace, op, name, slot, _of_direction(v, k, layout), widths[slot], single, ahead)
+        for slot, v in slots.items()
+    ]
     return _Run(name, rows, H, states)
+
+
+def _of_direction(value: Value | None, k: int, layout: int) -> Value | None:
+    """Direction k's part of constant initial states (directions, batch, H), or in layout 1 (batch,
+    directions, H)."""
+    match value:
+        case Known(array=a) if a.ndim == 3 and k < a.shape[layout]:
+            return Known(np.take(a, [k], axis=layout))
+    return value
 
 
 def _reversed(trace: Trace, op: Op, source: str, width: int) -> str:
@@ -214,9 +228,16 @@ def _activation(op: Op, name: str, alphas: Iterator[float], betas: Iterator[floa
 
 
 def state(
-    trace: Trace, op: Op, slot: str, value: Value | None, H: int, single: bool, ahead: bool
+    trace: Trace,
+    op: Op,
+    name: str,
+    slot: str,
+    value: Value | None,
+    H: int,
+    single: bool,
+    ahead: bool,
 ) -> CellState:
-    """Where this state begins: at zeros, or at elements of a graph input."""
+    """Where this state of the node begins: at zeros, numbers, or elements of a graph input."""
     what = f"initial_{slot}"
     if ahead and isinstance(value, State):
         why = "is carried on, by a layer that looks ahead"
@@ -231,10 +252,30 @@ def state(
     elif isinstance(value, State):
         why = f"has shape {value.ids.shape}, expected (1, 1, {H})"
         raise op.refuse(what, why, "export with a batch of one or of any size")
-    elif value is not None and not is_zero(value):
-        why = "is not provably zero, and a new stream starts from zeros"
-        raise op.refuse(what, why, "export with a zero initial state, or with it as an input")
-    elif single:
-        why = "is always zero in a graph of one step, which so forgets everything at every step"
+    else:
+        begin(trace, name, slot, numbers(op, what, value, H))
+    if initial is None and single:
+        why = "is always the same in a graph of one step, which so forgets everything at every step"
         raise op.refuse(what, why, "export with the state as input and output, or more steps")
-    return CellState(op, slot, initial, trace.new_ids((1, 1, H)))
+    return CellState(op, name, slot, initial, trace.new_ids((1, 1, H)))
+
+
+def numbers(op: Op, what: str, value: Value | None, H: int) -> F32 | None:
+    """The numbers (H,) that a state begins at, the same in all of a batch; None for zeros."""
+    if value is None or is_zero(value):
+        return None
+    if isinstance(value, Filled):
+        return np.full(H, value.number, np.float32)
+    if isinstance(value, Known) and value.array.dtype == np.float32 and not value.array.size % H:
+        rows = value.array.reshape(-1, H)
+        if len(rows) and np.all(rows == rows[0]):
+            return np.ascontiguousarray(rows[0])
+    why = "is no constant that is the same for all of a batch"
+    raise op.refuse(what, why, "export with a constant initial state, or with it as an input")
+
+
+def begin(trace: Trace, name: str, slot: str, first: F32 | None) -> None:
+    """Have the state of the node begin at these numbers."""
+    if first is not None:
+        change: dict[str, Any] = {f"initial_{slot}": first}
+        trace.nodes[name] = replace(trace.nodes[name], **change)

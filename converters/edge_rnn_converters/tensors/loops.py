@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_rnn_converters.tensors.cells import begin, numbers
 from edge_rnn_converters.tensors.graph import Op, TensorGraph, carried
-from edge_rnn_converters.tensors.moves import is_zero
 from edge_rnn_converters.tensors.trace import Operators, Trace, as_stream
 from edge_rnn_converters.tensors.values import (
     AxisError,
@@ -181,21 +181,23 @@ def _after(
 def _begin(trace: Trace, op: Op, cells: int, states: Any) -> None:
     """The cells' states begin where the loop's do."""
     starts: dict[int, int | None] = {}
+    first: dict[int, float] = {}
     for inside, outside in states:
         if not isinstance(inside, State) or inside is outside:
             continue
+        elements = inside.ids.ravel().tolist()
         if isinstance(outside, State):
-            starts.update(
-                zip(inside.ids.ravel().tolist(), outside.ids.ravel().tolist(), strict=True)
-            )
-        elif is_zero(outside):
-            starts.update(dict.fromkeys(inside.ids.ravel().tolist()))
+            starts.update(zip(elements, outside.ids.ravel().tolist(), strict=True))
         else:
-            why = "is not provably zero, and a new stream starts from zeros"
-            raise op.refuse("initial state", why, "export with a zero initial state")
+            starts.update(dict.fromkeys(elements))
+            given = numbers(op, "initial state", outside, len(elements))
+            first.update(zip(elements, [] if given is None else given.tolist(), strict=False))
     for k, cell in enumerate(trace.cells[cells:], cells):
-        if cell.initial is not None:
-            trace.cells[k] = replace(cell, initial=_outer(op, cell.initial, starts))
+        if cell.initial is None:
+            continue
+        own = np.array([first.get(e, 0.0) for e in cell.initial.tolist()], np.float32)
+        begin(trace, cell.node, cell.slot, own if own.any() else None)
+        trace.cells[k] = replace(cell, initial=_outer(op, cell.initial, starts))
 
 
 def _outer(

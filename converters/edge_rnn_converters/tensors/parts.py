@@ -281,6 +281,8 @@ def _expand(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
             return [args[0]]
         case Known(array=a) if a.dtype != object and a.size and np.all(a == a.flat[0]):
             return [_filled(op, a, by)]
+        case Known(array=a) if a.dtype.kind == "f" and by is not None and len(by) == a.ndim:
+            return [_batched(op, a, by)]
         case Stream() | State() if by is not None:
             return [_repeated(trace, op, as_stream(trace, op, args[0], "input"), list(by))]
         case Stream() | State():
@@ -295,6 +297,13 @@ def _filled(op: Op, a: NDArray[Any], by: NDArray[Any] | None) -> Value:
     shape = np.multiply(a.shape, by) if op.kind == "Tile" else np.maximum(a.shape, by)
     small = bool(np.prod(shape.astype(np.float64)) <= _FOLDED)
     return Known(np.full(tuple(shape), a.flat[0])) if small else Opaque(op.outputs[0])
+
+
+def _batched(op: Op, a: NDArray[Any], by: NDArray[Any]) -> Value:
+    """A constant repeated for each of a batch, which is run one at a time; else it is unknown."""
+    same = all(size == 1 if isinstance(n, Size) else int(n) in (1, size)
+               for n, size in zip(by, a.shape, strict=True))  # fmt: skip
+    return Known(a) if same and op.kind == "Expand" else Opaque(op.outputs[0])
 
 
 def _repeated(trace: Trace, op: Op, s: Stream, by: list[Any]) -> Stream:

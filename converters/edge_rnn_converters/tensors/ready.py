@@ -34,7 +34,7 @@ def _cell(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
     given = dict(zip(node.STATE, [*args[5:], None, None], strict=False))
     single = not x.dims[layout]
     states = [
-        state(trace, op, slot, _flat(given[slot]), sizes[symbol], single, ahead=False)
+        state(trace, op, name, slot, _flat(given[slot]), sizes[symbol], single, ahead=False)
         for slot, symbol in node.STATE.items()
     ]
     trace.cells += states

@@ -33,9 +33,11 @@ from edge_rnn_converters.tensors.values import (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CellState:
-    """One state vector of a cell: the ids of its elements before (None: zeros) and after a run."""
+    """One state vector of the cell `node`: the ids of its elements before a run (None: it begins
+    where the node says) and after it."""
 
     op: Op
+    node: str
     slot: str
     initial: NDArray[np.int64] | None
     final: NDArray[np.int64]
