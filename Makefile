@@ -12,6 +12,7 @@ SECONDS ?= 60
 DEVICES ?= 8
 SPEED ?= 1
 KILLS ?= 60
+N ?= 10000
 N ?= 1000000
 DEV_EXTRAS := onnx keras demo train litert plot parquet metrics
 export EDGE_RNN_CACHE ?= $(CURDIR)/build/cache
@@ -54,6 +55,10 @@ faults: .venv/dev
 # Feed it mutated payloads and packets: does any crash it, or change anything?   (N=1000000)
 fuzz: .venv/dev
 	@$(BIN)/python -m tests.delivery.fuzz -n $(N) $(ARGS)
+
+# Read thousands of changed model files: does each end in a model or an error of ours?   (N=10000)
+fuzz-models: .venv/dev
+	@$(BIN)/python -m tests.converters.fuzz --n $(N)
 
 # Train the demo's network anew and convert it.
 train: .venv/dev

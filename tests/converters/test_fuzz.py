@@ -1,0 +1,32 @@
+"""Strangers' files: a model or an error of ours, within 10 s and 1 GB, and no file written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.converters.fuzz import command, fuzz
+from tests.effort import fewer
+
+pytest.importorskip("torch")
+
+from tests.converters.fuzz_seeds import FAMILIES
+
+EACH = 140
+"""Changes of each of 15 files: 2,100, a minute of one core. `make fuzz-models` makes 10,000."""
+
+
+@pytest.mark.process
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_changed_files_are_models_or_end_in_an_error_of_ours(family: str, tmp_path: Path) -> None:
+    seeds = FAMILIES[family](tmp_path)
+    found = fuzz(tmp_path, seeds, fewer(EACH))
+    assert not found.bad
+    assert sum(found.outcomes.values()) == fewer(EACH) * len(seeds)
+    assert len(found.errors) > 10, "the changes reach little of the code"
+    for case in found.ended:  # the command reads files in a process that it guards
+        seed = next(seed for seed in seeds if seed.name == case.seed)
+        code, said, left = command(tmp_path, seed, case.number)
+        assert (code, left) == (1, []) and "Traceback" not in said, (case, said)
