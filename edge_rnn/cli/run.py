@@ -59,12 +59,17 @@ def describe(plan: Plan) -> str:
         "broker": f"{settings.host}:{settings.port}{tls} as {settings.client_id}",
         "subscribe": f"{', '.join(settings.filters)} (QoS {settings.qos})",
         "stream": config.routes.stream,
-        "publish": f"{config.routes.output} (QoS {tables.output.qos})",
+        "publish": f"{config.routes.output} (QoS {tables.output.qos}){_elsewhere(plan)}",
         "status": settings.status.topic if settings.status else "none",
         "metrics": tables.metrics.listen if tables.metrics else "none",
         "state": f"{config.state_file}, {_saves(tables.state)}",
     }
     return "\n".join(f"{key:<10} {value}" for key, value in lines.items())
+
+
+def _elsewhere(plan: Plan) -> str:
+    s = plan.output
+    return f" to {s.host}:{s.port}{' with TLS' if s.tls else ''} as {s.client_id}" if s else ""
 
 
 def _saves(state: State) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from edge_rnn.config.read import read_table
 from edge_rnn.config.schema import Broker, Input, Status, Tables
-from edge_rnn.config.source import Source
+from edge_rnn.config.source import Keys, Source
 from edge_rnn.errors import ConfigError
 from edge_rnn.graph import Model
 from edge_rnn.messages import Spec
@@ -75,22 +75,27 @@ class Config:
     @property
     def client_id(self) -> str:
         """Stable across restarts: the broker keeps our session under it."""
-        return self.tables.broker.client_id or f"edge-rnn-{self.name}-{socket.gethostname()}"
+        return self.client_id_of(self.tables.broker)
 
     @property
     def port(self) -> int:
         """The broker's port, by default the one that is usual for its transport."""
-        b = self.tables.broker
-        usual = {"tcp": (1883, 8883), "websockets": (80, 443)}[b.transport]
-        return b.port or usual[b.tls is not None]
+        return self.tables.broker.usual_port
 
-    def credentials(self) -> Credentials:
-        """Read user name and password now. Raises ConfigError where one can't be had."""
-        b = self.tables.broker
-        return Credentials(
-            b.username or self._secret("username", b.username_file, b.username_env),
-            self._secret("password", b.password_file, b.password_env),
-        )
+    def client_id_of(self, broker: Broker) -> str:
+        """Under which we are known there; by default another one at the output's own broker, which
+        may be the input's after all."""
+        suffix = "" if broker is self.tables.broker else "-out"
+        default = f"edge-rnn-{self.name}-{socket.gethostname()}{suffix}"
+        return broker.client_id or default
+
+    def credentials(self, broker: Broker | None = None, keys: Keys = ("broker",)) -> Credentials:
+        """Read user name and password now, of [broker] or of another such table, which stands at
+        `keys`. Raises ConfigError where one can't be had."""
+        b = broker or self.tables.broker
+        name = self._secret((*keys, "username"), b.username_file, b.username_env)
+        password = self._secret((*keys, "password"), b.password_file, b.password_env)
+        return Credentials(b.username or name, password)
 
     def check_model(self, model: Model) -> None:
         """Do features and model fit? Raises ConfigError pointing at the key that does not."""
@@ -100,16 +105,17 @@ class Config:
             key = "array" if self.spec.array is not None else "fields"
             raise self.source.error(("input", key), str(e)) from e
 
-    def _secret(self, what: str, file: Path | None, variable: str | None) -> str | None:
+    def _secret(self, keys: Keys, file: Path | None, variable: str | None) -> str | None:
+        *table, what = keys
         if file is not None:
             try:
                 return file.read_text("utf-8").rstrip("\r\n")
             except (OSError, UnicodeDecodeError) as e:
                 problem = f"can't read {file}: {getattr(e, 'strerror', None) or 'not UTF-8'}"
-                raise self.source.error(("broker", f"{what}_file"), problem) from None
+                raise self.source.error((*table, f"{what}_file"), problem) from None
         if variable is not None and variable not in os.environ:
             problem = f"the environment has no {variable}"
-            raise self.source.error(("broker", f"{what}_env"), problem)
+            raise self.source.error((*table, f"{what}_env"), problem)
         return None if variable is None else os.environ[variable]
 
 
@@ -131,7 +137,9 @@ def load_config(path: str | Path) -> Config:
     routes = _routes(source, spec, tables)
     _check_status(source, tables.status, routes)
     _check_paths(source, tables.input)
-    _check_broker(source, tables.broker)
+    _check_broker(source, tables.broker, ("broker",))
+    if tables.output.broker:
+        _check_broker(source, tables.output.broker, ("output", "broker"))
     if math.isinf(tables.state.commit_every or 0):
         raise source.error(("state", "commit_every"), "must be finite")
     metrics = tables.metrics
@@ -143,19 +151,23 @@ def load_config(path: str | Path) -> Config:
 
 def _explain(source: Source, data: dict[str, Any]) -> None:
     """Refuse, with the reason, what people try and what is not there on purpose."""
-    if "password" in _table(data, "broker"):
-        raise source.error(("broker", "password"), _NO_SECRETS)
+    for keys in (("broker",), ("output", "broker")):
+        if "password" in _table(data, *keys):
+            raise source.error((*keys, "password"), _NO_SECRETS)
     for table in ("input", "output", "status"):
         if _table(data, table).get("qos") == 2:
             raise source.error((table, "qos"), _QOS_2)
     for table, one, other in _EXCLUSIVE:
-        if {one, other} <= _table(data, table).keys():
-            raise source.error((table, other), f"give {one} or {other}, not both")
+        for keys in ((table,), ("output", table)):
+            if {one, other} <= _table(data, *keys).keys():
+                raise source.error((*keys, other), f"give {one} or {other}, not both")
 
 
-def _table(data: dict[str, Any], name: str) -> dict[str, Any]:
-    value = data.get(name, {})
-    return value if isinstance(value, dict) else {}
+def _table(data: dict[str, Any], *names: str) -> dict[str, Any]:
+    for name in names:
+        value = data.get(name, {})
+        data = value if isinstance(value, dict) else {}
+    return data
 
 
 def _spec(tables: Tables) -> Spec:
@@ -212,17 +224,17 @@ def _check_paths(source: Source, table: Input) -> None:
             raise source.error(("input", key), str(e)) from e
 
 
-def _check_broker(source: Source, broker: Broker) -> None:
+def _check_broker(source: Source, broker: Broker, keys: Keys) -> None:
     if broker.retry_min > broker.retry_max or math.isinf(broker.retry_max):
-        raise source.error(("broker", "retry_max"), "must be finite and at least retry_min")
+        raise source.error((*keys, "retry_max"), "must be finite and at least retry_min")
     if math.isinf(broker.session_expiry):
-        raise source.error(("broker", "session_expiry"), "must be finite")
+        raise source.error((*keys, "session_expiry"), "must be finite")
     if broker.client == "batch" and (broker.protocol != "5" or broker.transport != "tcp"):
         problem = 'the batch client speaks protocol "5" over transport "tcp" only: use "paho"'
-        raise source.error(("broker", "client"), problem)
+        raise source.error((*keys, "client"), problem)
     named = broker.username or broker.username_file or broker.username_env
     secret = next((k for k in ("password_file", "password_env") if getattr(broker, k)), None)
     if secret and not named:
-        raise source.error(("broker", secret), "a password needs a username beside it")
+        raise source.error((*keys, secret), "a password needs a username beside it")
     if broker.tls and broker.tls.key_file and not broker.tls.cert_file:
-        raise source.error(("broker", "tls", "key_file"), "needs cert_file beside it")
+        raise source.error((*keys, "tls", "key_file"), "needs cert_file beside it")

@@ -96,6 +96,12 @@ class Broker:
     tls: Tls | None = None
 
     @property
+    def usual_port(self) -> int:
+        """The port, by default the one that is usual for the transport."""
+        usual = {"tcp": (1883, 8883), "websockets": (80, 443)}[self.transport]
+        return self.port or usual[self.tls is not None]
+
+    @property
     def speaker(self) -> Literal["batch", "paho"]:
         """Which client speaks MQTT: the batch client where it can, which is version 5 over TCP."""
         able = self.protocol == "5" and self.transport == "tcp"
@@ -141,6 +147,7 @@ class Output:
     topic: Text
     qos: Qos = 1
     retain: bool = False
+    broker: Broker | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

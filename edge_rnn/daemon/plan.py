@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_rnn.config import Config
+from edge_rnn.config.schema import Broker
+from edge_rnn.config.source import Keys
 from edge_rnn.daemon.exporter import check_installed
 from edge_rnn.modelfile import load
 from edge_rnn.mqtt import Settings, Status, tls_context
@@ -21,11 +23,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A checked configuration, its pipeline, and how to reach the broker."""
+    """A checked configuration, its pipeline, and how to reach the broker, or, with `output`, that
+    of the messages and that of the predictions."""
 
     config: Config
     pipeline: Pipeline
     settings: Settings
+    output: Settings | None = None
 
 
 def make_plan(config: Config) -> Plan:
@@ -35,7 +39,8 @@ def make_plan(config: Config) -> Plan:
     """
     if config.tables.metrics:
         check_installed()
-    return Plan(config, make_pipeline(config), make_settings(config))
+    output = None if config.tables.output.broker is None else make_output_settings(config)
+    return Plan(config, make_pipeline(config), make_settings(config), output)
 
 
 def make_pipeline(config: Config, model_file: Path | None = None) -> Pipeline:
@@ -49,40 +54,53 @@ def make_pipeline(config: Config, model_file: Path | None = None) -> Pipeline:
 
 
 def make_settings(config: Config) -> Settings:
-    """How to reach the broker. Raises ConfigError."""
-    broker = config.tables.broker
-    secret = config.credentials()
-    if secret.password and not broker.tls and broker.host not in _LOCAL:
-        log.warning("the password travels in clear text: use [broker.tls]")
-    return Settings(
-        host=broker.host,
-        port=config.port,
-        client_id=config.client_id,
+    """How to reach the broker of the messages. Raises ConfigError."""
+    both = config.tables.output.broker is None  # predictions go there too
+    settings = replace(
+        _settings(config, config.tables.broker, ("broker",)),
         filters=[p.filter for p in config.routes.patterns],
         qos=config.tables.input.qos,
         retained=config.spec.retained,
+        receive_max=min(config.tables.queue.size, 65535),
+        max_packet=max(MAX_PACKET_BYTES, 2 * config.spec.max_payload_bytes),
+    )
+    return _publishing(settings, config) if both else settings
+
+
+def make_output_settings(config: Config) -> Settings:
+    """How to reach the broker of the predictions, if it is another. Raises ConfigError."""
+    broker = config.tables.output.broker
+    assert broker is not None  # noqa: S101 - asked for then only
+    return _publishing(_settings(config, broker, ("output", "broker")), config)
+
+
+def _settings(config: Config, broker: Broker, keys: Keys) -> Settings:
+    """Of a table [broker] at these keys, whatever is sent there."""
+    secret = config.credentials(broker, keys)
+    if secret.password and not broker.tls and broker.host not in _LOCAL:
+        log.warning("the password travels in clear text: use [%s.tls]", ".".join(map(str, keys)))
+    return Settings(
+        host=broker.host,
+        port=broker.usual_port,
+        client_id=config.client_id_of(broker),
         protocol=broker.protocol,
         transport=broker.transport,
         path=broker.path,
         client=broker.speaker,
-        receive_max=min(config.tables.queue.size, 65535),
-        max_packet=_max_packet(config),
-        out_qos=config.tables.output.qos,
-        out_retain=config.tables.output.retain,
+        out_qos=0,
         keepalive=broker.keepalive,
         session_expiry=broker.session_expiry,
         username=secret.username,
         password=secret.password,
-        tls=_tls(config),
+        tls=_tls(config, broker, keys),
         retry_min=broker.retry_min,
         retry_max=broker.retry_max,
-        status=_status(config),
     )
 
 
-def _max_packet(config: Config) -> int:
-    """The broker drops what is larger, unseen; payloads that are a bit too large are counted."""
-    return max(MAX_PACKET_BYTES, 2 * config.spec.max_payload_bytes)
+def _publishing(settings: Settings, config: Config) -> Settings:
+    output = config.tables.output
+    return replace(settings, out_qos=output.qos, out_retain=output.retain, status=_status(config))
 
 
 def _status(config: Config) -> Status | None:
@@ -90,11 +108,11 @@ def _status(config: Config) -> Status | None:
     return None if s is None else Status(s.topic, s.online, s.offline, s.qos, s.retain)
 
 
-def _tls(config: Config) -> ssl.SSLContext | None:
-    tls = config.tables.broker.tls
+def _tls(config: Config, broker: Broker, keys: Keys) -> ssl.SSLContext | None:
+    tls = broker.tls
     if tls is None:
         return None
     try:
         return tls_context(tls.ca_file, tls.cert_file, tls.key_file, tls.alpn)
     except OSError as e:
-        raise config.source.error(("broker", "tls"), f"can't use these files: {e}") from e
+        raise config.source.error((*keys, "tls"), f"can't use these files: {e}") from e

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
 
 import msgspec
 
@@ -17,13 +16,14 @@ from edge_rnn.daemon.plan import Plan, make_plan
 from edge_rnn.daemon.rejects import RejectFile
 from edge_rnn.daemon.signals import Signals
 from edge_rnn.daemon.systemd import notify
+from edge_rnn.daemon.wires import Wires
 from edge_rnn.errors import EdgeRnnError, StateError
 from edge_rnn.graph import state_width
 from edge_rnn.journal import Commit, Journal
 from edge_rnn.lineage import lineage
 from edge_rnn.messages import Rejected, Result
 from edge_rnn.metrics import Gauges, Metrics
-from edge_rnn.mqtt import Inbox, Link
+from edge_rnn.mqtt import Inbox
 from edge_rnn.ordering import Gap
 from edge_rnn.state import Eviction
 
@@ -49,7 +49,7 @@ class Service:
             if tables.rejects:
                 self._rejects = RejectFile(tables.rejects.file, tables.rejects.max_bytes)
             self._continue()
-            self._link = self._make_link()
+            self._wires = self._make_wires()
             self._exporter = _export(plan, metrics)
         except BaseException:
             self._journal.close()
@@ -73,7 +73,7 @@ class Service:
         following = None
         try:
             while not self._signals.stop and following is None:
-                self._link.poll(self._patience(), self._plan.config.tables.queue.max_batch)
+                self._wires.poll(self._patience(), self._plan.config.tables.queue.max_batch)
                 self._answer()
                 self._tend(clock())
                 following = self._next_plan()
@@ -93,16 +93,15 @@ class Service:
             text = "%d streams go on: the model's number format has changed, the network has not"
             log.warning(text, self._journal.kept)
 
-    def _make_link(self) -> Link:
-        settings = self._plan.settings
+    def _make_wires(self) -> Wires:
         known: list[str] = msgspec.json.decode(self._journal.recall("filters") or "[]")
-        return Link(
-            replace(settings, known=known),
+        return Wires(
+            self._plan,
             self._inbox,
             self._metrics,
+            known,
             wakeup=self._signals.fileno(),
             clock=clock,
-            patient=bool(self._metrics.connects),
         )
 
     def _open_counter(self) -> keeper.Counter | None:
@@ -149,14 +148,14 @@ class Service:
     def _settle(self, *, early: bool) -> None:
         """Acknowledge and report what is safe."""
         for safe in self._commits.settle(clock(), early=early):
-            self._link.ack(safe.batch)
+            self._wires.input.ack(safe.batch)
             self._metrics.answer.observe(clock() - safe.taken)
             self._report(safe.result)
 
     def _send(self) -> None:
         start, sends = clock(), self._outbox.waiting
-        self._outbox.send(self._link)
-        self._link.flush()
+        self._outbox.send(self._wires.output)
+        self._wires.flush()
         if sends:
             self._metrics.publish.observe(clock() - start)
 
@@ -165,7 +164,7 @@ class Service:
         broker no predictions."""
         if self._commits.failing or self._outbox.waiting:
             return 0
-        return min(self._plan.config.tables.queue.max_batch, self._link.room)
+        return min(self._plan.config.tables.queue.max_batch, self._wires.room)
 
     def _next_answer(self) -> Answer | None:
         batch = self._inbox.take(self._takes())
@@ -192,7 +191,7 @@ class Service:
         if now >= self._stats_at:
             self._log_stats()
             self._stats_at = now + self._plan.config.tables.log.stats_every
-        if self._link.ready and not self._noted:
+        if self._wires.input.ready and not self._noted:
             filters = msgspec.json.encode(list(self._plan.settings.filters)).decode()
             self._journal.remember("filters", filters)
             self._noted = True
@@ -207,7 +206,7 @@ class Service:
             held=pipeline.waiting,
             uncommitted=self._commits.waiting,
             outbox=len(self._outbox),
-            connected=self._link.ready,
+            connected=self._wires.ready,
             commit_interval=self._commits.interval,
         )
 
@@ -227,27 +226,27 @@ class Service:
     def _finish(self) -> None:
         """Answer what has arrived, save, and see the answers off. Raises OSError if not saved."""
         deadline = clock() + FLUSH_SECONDS
-        self._link.stop_receiving()
+        self._wires.input.stop_receiving()
         while self._left() and clock() < deadline:
             if not self._takes():
-                self._link.poll(0.1, 1)
+                self._wires.poll(0.1, 1)
             self._answer(early=True)
         if not self._commits:
             self._commits.save()
         self._flush(deadline)
-        self._link.offline()
+        self._wires.output.offline()
         self._flush(deadline)
         self._commits.close()
 
     def _left(self) -> bool:
         """Is there something to answer, or to make safe?"""
-        return bool(self._commits) or (self._link.ready and len(self._inbox) > 0)
+        return bool(self._commits) or (self._wires.input.ready and len(self._inbox) > 0)
 
     def _flush(self, deadline: float) -> None:
-        self._link.flush()
-        while (self._link.busy or self._outbox.waiting) and clock() < deadline:
-            self._link.poll(0.1, 1)
-            self._outbox.send(self._link)
+        self._wires.flush()
+        while (self._wires.busy or self._outbox.waiting) and clock() < deadline:
+            self._wires.poll(0.1, 1)
+            self._outbox.send(self._wires.output)
             self._signals.drain()
 
     def _close(self) -> None:
@@ -256,7 +255,7 @@ class Service:
             self._counter.close()
         if self._exporter:
             self._exporter.close()
-        self._link.close()
+        self._wires.close()
         self._journal.close()
         if self._rejects:
             self._rejects.close()

@@ -79,6 +79,8 @@ def error(path):
         ("[broker]", "[broker", 5, "not TOML"),
         ("[broker]\n", "[broker]\nport = 70000\n", 6, "[broker] port: is 70000: .*65535"),
         ("[broker]\n", "[broker]\nport = true\n", 6, "[broker] port: is True: expected int"),
+        ("[output]\n", '[output]\nbroker.password = "hush"\n', 16, "[output.broker] password: a"),
+        ("[output]\n", "[output]\nbroker.port = 1\n", 16, "host: missing"),
         ("[broker]\n", '[broker]\nprotocol = "3"\n', 6, 'protocol: is "3"; allowed: 3.1.1, 5'),
         ("[broker]\n", '[broker]\nretry_max = "1x"\n', 6, '"10s", "5m", "1h", "off"'),
         ("[broker]\n", '[broker]\nretry_min = "2m"\n', 5, "retry_max: must be"),

@@ -17,6 +17,7 @@ from edge_rnn.journal import Journal
 from edge_rnn.messages import Message
 from edge_rnn.pipeline import Pipeline
 from edge_rnn.session import Session
+from tests.daemon.conftest import wait_until
 
 
 @pytest.fixture(params=["mosquitto 5", "mosquitto 3.1.1", "iotcore 5"])
@@ -176,6 +177,33 @@ def test_it_waits_for_a_broker_that_is_not_there_yet(
     send(user, samples(3))
     user.wait(3, "out/")
     d.stop()
+
+
+def test_predictions_go_to_another_broker_and_messages_wait_for_it(
+    mosquitto, client, daemon, write_config, samples, expected
+):
+    source, sink = mosquitto(), mosquitto()
+    messages = samples(60)
+    sink.stop()
+    more = f'[output.broker]\nhost = "127.0.0.1"\nport = {sink.port}\nretry_max = "1s"\n'
+    d = daemon(write_config(source.port, more=more)).wait_ready()
+    user = client(source.port, "out/#", "status")
+    send(user, messages[:30])
+    d.wait_log(f"messages wait until 127.0.0.1:{sink.port} takes predictions again")
+    sink.start()
+    d.wait_log("connected, publishing")
+    reader = client(sink.port)  # some came before it: it sees what comes from now on
+    send(user, messages[30:])
+    d.wait_log("connected, publishing")
+    last = expected(messages)[-1]
+    wait_until("the last prediction", lambda: last in reader.messages)
+    assert not user.messages  # none here
+    stats = d.stop()
+    assert (stats["predicted"], stats["publish_errors"]) == (60, 0)
+    assert d.log.count("messages wait until") == 1
+    got = [m for m in reader.messages if m[0] != "status"]
+    assert got == expected(messages)[-len(got) :]
+    assert reader.messages[-1] == ("status", b"offline")
 
 
 def test_sighup_reads_the_configuration_again(
