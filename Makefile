@@ -17,7 +17,7 @@ N ?= 1000000
 DEV_EXTRAS := onnx keras demo train litert plot parquet metrics
 export EDGE_RNN_CACHE ?= $(CURDIR)/build/cache
 
-.PHONY: help demo test test-nojit test-arm64 campaign faults fuzz lint check train lock clean
+.PHONY: help demo test test-nojit test-arm64 campaign outages faults fuzz lint check train lock clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -47,6 +47,10 @@ test-arm64: .venv/dev
 # Kill the daemon over and over at real brokers: is anything lost, doubled or wrong?   (KILLS=60)
 campaign: .venv/dev
 	@$(BIN)/python -m tests.delivery.campaign --kills $(KILLS) $(ARGS)
+
+# Kill the broker over and over: is every message that it lost told as a gap, and none doubled?
+outages: .venv/dev
+	@$(BIN)/python -m tests.delivery.outages $(ARGS)
 
 # Make network, disk, clock and memory bad: does it say so, and recover or stop cleanly?
 faults: .venv/dev

@@ -88,6 +88,7 @@ class Forge:
         assert self._process.stdin
         assert self._process.stdout
         log = config.with_suffix(".log")
+        log.touch()
         request = {"config": str(config), "log": str(log), "preparations": preparations}
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
@@ -101,7 +102,7 @@ class Forge:
         self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
     ) -> None:
         if self._last is not None:
-            self._last.kill()  # which closes its pidfd too
+            self._last.kill()
         self._process.communicate(timeout=PATIENCE)
 
 

@@ -57,7 +57,8 @@ class Rig:
         self.oracle = Pipeline(model, SPEC)
         edge_rnn.save(model, folder / "m.ernn")
         self.client = Client(broker.port, ["out/#"])
-        self.numbers = 0
+        self.numbers, self.hold = 0, "60s"
+        self.sent: list[Message] = []
         self.wanted: dict[Key, bytes] = {}
         self._seen: dict[Key, set[bytes]] = {}
         self._looked_at = 0
@@ -70,7 +71,7 @@ class Rig:
             "broker": f'host = "127.0.0.1"\nport = {self.port}\nclient_id = "killed"\n'
             f'retry_min = "50ms"\nretry_max = "200ms"\n'
             f'protocol = "{TRANSPORTS[self.transport]}"\nclient = "{self.transport}"',
-            "input": 'topic = "in/{d}"\nsequence = "q"\nhold = "60s"',
+            "input": f'topic = "in/{{d}}"\nsequence = "q"\nhold = "{self.hold}"',
             "output": 'topic = "out/{d}"',
             "state": f'file = "{self.state_file}"',
             "queue": f"max_batch = {self.random.choice([1, 7, 1000])}",
@@ -85,6 +86,7 @@ class Rig:
         never heard of begins at its first message."""
         topics = [f"in/d{d}" for d in range(STREAMS)]
         made = [Message(t, self._payload()) for _ in range(each) for t in topics if self._count(t)]
+        self.sent += made
         result = self.oracle.feed(made, 0.0)
         self.wanted |= {(p.stream, p.run, p.n): p.payload for p in result.predictions}
         for message in self._disordered(made) if self.numbers > each else made:
