@@ -10,7 +10,15 @@ import msgspec
 
 from edge_rnn.graph import Model
 from edge_rnn.ordering import Gap
-from edge_rnn.payload import MAX_PAYLOAD_BYTES, Decoder, PayloadReason, vocabularies
+from edge_rnn.payload import (
+    MAX_PAYLOAD_BYTES,
+    Decoder,
+    PayloadReason,
+    Properties,
+    Stamps,
+    property_name,
+    vocabularies,
+)
 from edge_rnn.state import Eviction
 
 Reason = Literal[PayloadReason, "bad_topic", "retained", "diverged", "stopped"]
@@ -41,7 +49,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
     retain: bool = False
     mid: int = 0
-    properties: tuple[tuple[str, str], ...] = ()
+    properties: Properties = ()
 
 
 class Outgoing(msgspec.Struct, frozen=True, gc=False):
@@ -103,6 +111,12 @@ class Spec:
         """Do messages have numbers, which put them in order?"""
         return self.sequence is not None or self.increasing is not None
 
+    @property
+    def stamps(self) -> Stamps | None:
+        """Where the numbers are, if they are in user properties."""
+        name = property_name(self.sequence)
+        return None if name is None else Stamps(name, property_name(self.epoch))
+
     def decoder(self, model: Model) -> Decoder:
         """Reads the model's features. Raises ValueError when the paths don't fit the model."""
         named = () if self.array is not None else [_key(f.name) for f in model.features]
@@ -116,8 +130,8 @@ class Spec:
             fields=self.fields or named,
             array=self.array,
             timestamp=self.timestamp,
-            sequence=self.sequence,
-            epoch=self.epoch,
+            sequence=None if self.stamps else self.sequence,
+            epoch=None if self.stamps else self.epoch,
             increasing=self.increasing,
             vocabulary=vocabularies(model),
             max_bytes=self.max_payload_bytes,

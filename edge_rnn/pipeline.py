@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from edge_rnn.errors import PayloadError
 from edge_rnn.graph import F32, Model, masked
-from edge_rnn.journal import Commit, Saved
+from edge_rnn.journal import Commit, Held, Saved
 from edge_rnn.messages import Message, Outgoing, Reason, Rejected, Result, Spec
-from edge_rnn.ordering import Turn
+from edge_rnn.ordering import Number, Turn
 from edge_rnn.payload import Encoder, Sample
 from edge_rnn.session import Session
 from edge_rnn.state import Eviction, StreamState
@@ -67,7 +67,7 @@ class Pipeline:
     def __init__(self, model: Model, spec: Spec) -> None:
         self.model, self.spec = model, spec
         self.routes = Routes(spec.topics, spec.stream, spec.output, spec.capacity)
-        self._decoder = spec.decoder(model)
+        self._decoder, self._stamps = spec.decoder(model), spec.stamps
         self._encoder = Encoder(model.classes, probabilities=model.output_is_probability)
         self._widths = model.input_width, model.output_width
         self._now = 0.0
@@ -143,7 +143,7 @@ class Pipeline:
         SnapshotError if they are not this model's.
         """
         self._now = now
-        held = (self._read(Message(h.topic, h.payload)) for h in saved.held)
+        held = (self._read(self._again(h)) for h in saved.held)
         self._turns.load(saved, (m for m in held if isinstance(m, _Item)), now)
         self._open(saved.states)
         return self._take_evictions()
@@ -212,16 +212,27 @@ class Pipeline:
         if message.retain and not self.spec.retained:
             detail = "kept by the broker; input.retained is off"
             return Rejected(message, "retained", detail, route.pattern)
+        number: tuple[int, Number] | None = None
         try:
+            if self._stamps:
+                number = self._stamps.read(message.properties)
             sample = self._decoder.decode(message.payload)
         except PayloadError as e:
             reason: Reason = e.reason  # type: ignore[assignment]
             rejected = Rejected(message, reason, str(e), route.pattern)
-            number = self._decoder.number(message.payload)
+            number = number or self._decoder.number(message.payload)
             if number is None:
                 return rejected
             return _Item(route.stream, *number, message, route, _NO_SAMPLE, rejected)
+        if number is not None:
+            epoch, sequence = number
+            sample = Sample(sample.features, sample.timestamp, sequence, epoch)
         return _Item(route.stream, sample.epoch, sample.sequence, message, route, sample)
+
+    def _again(self, h: Held) -> Message:
+        """A message that was held; its number is not always in its payload."""
+        properties = self._stamps.write(h.epoch, int(h.sequence)) if self._stamps else ()
+        return Message(h.topic, h.payload, properties=properties)
 
     def _take(self, turn: Turn[_Item], rows: list[_Item], result: Result) -> None:
         """It is this message's turn; before it, something may be missing."""

@@ -15,7 +15,7 @@ from edge_rnn.config.source import Keys, Source
 from edge_rnn.errors import ConfigError
 from edge_rnn.graph import Model
 from edge_rnn.messages import Spec
-from edge_rnn.payload import parse_path
+from edge_rnn.payload import parse_path, property_name
 from edge_rnn.topics import RouteError, Routes, overlap
 
 __all__ = ["Config", "Credentials", "load_config"]
@@ -136,7 +136,7 @@ def load_config(path: str | Path) -> Config:
     spec = _spec(tables)
     routes = _routes(source, spec, tables)
     _check_status(source, tables.status, routes)
-    _check_paths(source, tables.input)
+    _check_paths(source, tables.input, tables.broker)
     _check_broker(source, tables.broker, ("broker",))
     if tables.output.broker:
         _check_broker(source, tables.output.broker, ("output", "broker"))
@@ -211,12 +211,21 @@ def _check_status(source: Source, status: Status | None, routes: Routes) -> None
         raise source.error(("status", "topic"), f"{topic!r} matches an input topic")
 
 
-def _check_paths(source: Source, table: Input) -> None:
+def _check_paths(source: Source, table: Input, broker: Broker) -> None:
     paths = [("fields", f) for f in table.fields]
     others = ("array", "timestamp", "sequence", "epoch", "increasing")
     paths += [(k, p) for k in others if (p := getattr(table, k))]
     if table.epoch and not table.sequence:
         raise source.error(("input", "epoch"), "needs sequence beside it: the epoch's numbers")
+    apart = [property_name(p) is None for p in (table.sequence, table.epoch) if p]
+    if len(set(apart)) > 1:
+        problem = "stands where sequence stands: both in the payload, or both in user properties"
+        raise source.error(("input", "epoch"), problem)
+    if property_name(table.sequence) is not None:
+        if broker.protocol != "5":
+            problem = 'user properties need broker.protocol = "5"'
+            raise source.error(("input", "sequence"), problem)
+        paths = [(k, p) for k, p in paths if k not in ("sequence", "epoch")]
     for key, path in paths:
         try:
             parse_path(path)

@@ -61,6 +61,7 @@ def make_settings(config: Config) -> Settings:
         filters=[p.filter for p in config.routes.patterns],
         qos=config.tables.input.qos,
         retained=config.spec.retained,
+        properties=config.spec.stamps is not None,
         receive_max=min(config.tables.queue.size, 65535),
         max_packet=max(MAX_PACKET_BYTES, 2 * config.spec.max_payload_bytes),
     )

@@ -29,6 +29,7 @@ from edge_rnn.payload.paths import (
     document_type,
     parse_path,
 )
+from edge_rnn.payload.stamps import Properties, Stamps, property_name
 
 __all__ = [
     "MAX_PAYLOAD_BYTES",
@@ -36,8 +37,11 @@ __all__ = [
     "Encoder",
     "PayloadReason",
     "Prediction",
+    "Properties",
     "Sample",
+    "Stamps",
     "parse_path",
+    "property_name",
     "vocabularies",
 ]
 

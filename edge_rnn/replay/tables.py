@@ -20,7 +20,7 @@ import numpy as np
 from edge_rnn.errors import RecordingError
 from edge_rnn.graph import Model
 from edge_rnn.messages import Spec
-from edge_rnn.payload import parse_path
+from edge_rnn.payload import Properties, Stamps, parse_path
 from edge_rnn.replay.recording import Event
 from edge_rnn.topics import Routes, fill
 
@@ -68,8 +68,11 @@ class Table:
         spec = self._spec
         topic, write = self._topic(row), self._writer(row)
         stamp = next((c for c in (spec.timestamp, "timestamp") if c and c in row), None)
-        counted = spec.sequence if spec.sequence and spec.sequence not in row else None
-        also = [c for c in (spec.timestamp, spec.sequence, spec.epoch, spec.increasing) if c]
+        stamps = spec.stamps
+        numbers = (spec.sequence, spec.epoch) if stamps is None else ()
+        name = stamps.sequence if stamps else spec.sequence
+        counted = name if name and name not in row else None
+        also = [c for c in (spec.timestamp, *numbers, spec.increasing) if c]
         also = [c for c in dict.fromkeys(also) if c in row or (c == spec.timestamp and stamp)]
         counts: dict[str, int] = {}
 
@@ -81,9 +84,12 @@ class Table:
             at = topic(row)
             if counted is not None:
                 counts[at] = counts.get(at, 0) + 1
+            if counted is not None and stamps is None:
                 document = _put(document, parse_path(counted), counts[at])
             time = 0.0 if stamp is None else _seconds(row[stamp])
-            return Event("in", time, at, msgspec.json.encode(document))
+            properties = _stamped(stamps, row, counts.get(at)) if stamps else ()
+            payload = msgspec.json.encode(document)
+            return Event("in", time, at, payload, properties=properties)
 
         return make
 
@@ -232,3 +238,10 @@ def _arrays(path: Path) -> dict[str, Any]:
     if not arrays:
         raise RecordingError(f"{path}: no arrays")
     return arrays
+
+
+def _stamped(stamps: Stamps, row: Row, counted: int | None) -> Properties:
+    """The user properties that number a row: by its columns, or as counted."""
+    sequence = row[stamps.sequence] if counted is None else counted
+    epoch = row[stamps.epoch] if stamps.epoch and stamps.epoch in row else 0
+    return stamps.write(int(epoch), int(sequence))

@@ -81,6 +81,7 @@ def error(path):
         ("[broker]\n", "[broker]\nport = true\n", 6, "[broker] port: is True: expected int"),
         ("[output]\n", '[output]\nbroker.password = "hush"\n', 16, "[output.broker] password: a"),
         ("[output]\n", "[output]\nbroker.port = 1\n", 16, "host: missing"),
+        ("fields", 'sequence = "property:q"\nepoch = "e"\nfields', 11, "epoch: stands where"),
         ("[broker]\n", '[broker]\nprotocol = "3"\n', 6, 'protocol: is "3"; allowed: 3.1.1, 5'),
         ("[broker]\n", '[broker]\nretry_max = "1x"\n', 6, '"10s", "5m", "1h", "off"'),
         ("[broker]\n", '[broker]\nretry_min = "2m"\n', 5, "retry_max: must be"),
@@ -116,6 +117,13 @@ def test_an_error_points_at_the_line_and_says_what_is_allowed(write, old, new, l
     for part in text.split(".*"):
         assert part in message
     assert "hush" not in message
+
+
+def test_numbers_in_user_properties_need_mqtt_5(write):
+    path = write(GOOD.replace("fields", 'sequence = "property:q"\nfields', 1))
+    assert load_config(path).spec.stamps is not None
+    path.write_text(path.read_text().replace("[broker]\n", '[broker]\nprotocol = "3.1.1"\n'))
+    assert 'sequence: user properties need broker.protocol = "5"' in error(path)
 
 
 def test_a_file_that_is_not_there_or_not_text(tmp_path):

@@ -386,3 +386,44 @@ def test_a_restart_is_a_sign_of_life(model, spec, samples):
     assert after.expire(9009.0) == []
     assert [p.n for p in feed(after, samples(3), 9009.0).predictions] == [2, 2, 2]
     assert len(after.expire(9020.0)) == 3
+
+
+def test_numbers_in_user_properties_are_as_good_as_those_in_payloads(model, spec):
+    """Out of order, twice, useless in between, and with a restart while messages wait."""
+    order = [1, 3, 3, 2, 2, 6, 5, 8, 4, 7, 9, 1]
+    stamped = replace(spec, sequence="property:q", epoch="property:e", hold=60.0)
+    plain = replace(spec, sequence="q", epoch="e", hold=60.0)
+
+    def message(n, number):
+        bad = {"a": "useless"} if n == 5 else {"a": n, "b": -n}
+        return Message("in/d", msgspec.json.encode(bad | number[0]), properties=number[1])
+
+    ours = [message(n, ({}, (("q", str(n)), ("x", "y"), ("e", "3")))) for n in order]
+    theirs = [message(n, ({"q": n, "e": 3}, ())) for n in order]
+    expected = Pipeline(model, plain).feed(theirs, 0.0)
+    first, again = Pipeline(model, stamped), Pipeline(model, stamped)
+    early = first.feed(ours[:7], 0.0)
+    c = first.changes()
+    assert c.held
+    again.load(Saved(c.states, c.marks, c.held), 0.0)
+    late = again.feed(ours[7:], 0.0)
+    assert early.predictions + late.predictions == expected.predictions
+    assert [r.reason for r in [*early.rejected, *late.rejected]] == ["wrong_type"]
+    assert len(early.duplicates) + len(late.duplicates) == len(expected.duplicates) == 3
+
+
+@pytest.mark.parametrize(
+    ("properties", "reason"),
+    [
+        ((), "missing_field"),
+        ((("q", "-1"),), "wrong_type"),
+        ((("q", "1.5"),), "wrong_type"),
+        ((("q", "9" * 5000),), "wrong_type"),
+        ((("q", "\u0661"),), "wrong_type"),
+    ],
+)
+def test_a_user_property_that_is_no_number_changes_nothing(model, spec, properties, reason):
+    pipeline = Pipeline(model, replace(spec, sequence="property:q"))
+    result = pipeline.feed([Message("in/d", b'{"a": 1, "b": 2}', properties=properties)], 0.0)
+    assert [r.reason for r in result.rejected] == [reason]
+    assert not pipeline.changes()

@@ -506,6 +506,19 @@ def test_an_id_on_its_way_is_never_given_again(steps):
         module._IDS = before
 
 
+@any_v5
+def test_user_properties_come_from_a_real_broker(mosquitto, link, client_of):
+    port = mosquitto().port
+    us = link(port, properties=True, **client_of)
+    poll_until(us, lambda: us.ready)
+    with socket.create_connection(("127.0.0.1", port)) as publisher:
+        hello = mqtt5.ConnectPacket("publisher", clean_start=True)
+        pairs = [("seq", "17"), ("epoch", "2")]
+        publisher.sendall(hello.write() + message(1, user_properties=pairs).write())
+        poll_until(us, lambda: len(us._inbox))
+    assert us._inbox.take(9)[0].properties == tuple(pairs)
+
+
 def test_messages_keep_their_user_properties_if_asked():
     packet = message(1, 1, user_properties=[("seq", "7"), ("seq", "8")]).write()
     for asked, properties in ((True, (("seq", "7"), ("seq", "8"))), (False, ())):
