@@ -140,6 +140,8 @@ def load_config(path: str | Path) -> Config:
     _check_broker(source, tables.broker, ("broker",))
     if tables.output.broker:
         _check_broker(source, tables.output.broker, ("output", "broker"))
+    if math.isinf(tables.queue.max_delay or 0):
+        raise source.error(("queue", "max_delay"), "must be finite")
     if math.isinf(tables.state.commit_every or 0):
         raise source.error(("state", "commit_every"), "must be finite")
     metrics = tables.metrics

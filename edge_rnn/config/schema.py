@@ -157,6 +157,7 @@ class Queue:
     size: Positive = 10_000
     policy: Literal["wait", "drop_oldest", "drop_newest"] = "wait"
     max_batch: Positive = 256
+    max_delay: Seconds | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,6 +88,22 @@ def test_more_messages_wait_than_the_broker_sends_unacknowledged(
     d.stop()
 
 
+def test_messages_that_may_wait_are_stepped_together(
+    mosquitto, client, daemon, write_config, samples, expected
+):
+    broker = mosquitto()
+    user = client(broker.port)
+    config = write_config(broker.port, more='[queue]\nmax_delay = "500ms"\nmax_batch = 10\n')
+    d = daemon(config).wait_ready()
+    messages = samples(24)
+    for topic, payload in messages:
+        user._client.publish(topic, payload, 1)
+    user.wait(24, "out/")
+    stats = d.stop()
+    assert [m for m in user.messages if m[0].startswith("out/")] == expected(messages)
+    assert stats["saves"] < 24
+
+
 def test_retained_messages_are_ignored_and_counted(
     mosquitto, client, daemon, write_config, samples, expected
 ):

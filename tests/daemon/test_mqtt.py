@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edge_rnn.daemon.fill import Fill
 from edge_rnn.errors import BrokerError
 from edge_rnn.messages import Message
 from edge_rnn.metrics import Metrics
@@ -41,6 +42,27 @@ def test_after_a_reconnect_a_message_is_neither_lost_nor_doubled():
     inbox.put([message(0), message(1, mid=7)])
     inbox.reconnected(session_present=True)
     assert inbox.take(9) == [message(0)]
+
+
+def test_a_batch_fills_for_so_long_and_no_longer():
+    now, inbox = [5.0], Inbox(9, "wait")
+    fill = Fill(inbox, 3, 0.5, lambda: now[0])
+    assert fill.until() == 0.0
+    inbox.put([message(0)])
+    assert fill.until() == 5.5
+    now[0] = 5.4
+    inbox.put([message(1)])
+    assert fill.until() == 5.5
+    inbox.put([message(2), message(3)])
+    assert fill.until() == 0.0  # full
+    inbox.take(3)
+    fill.taken()
+    now[0] = 5.6
+    assert fill.until() == 0.0  # left over, and has waited
+    inbox.take(3)
+    fill.taken()
+    inbox.put([message(4)])
+    assert fill.until() == 6.1
 
 
 @pytest.fixture
