@@ -176,7 +176,7 @@ def test_an_answer_leaves_with_its_acknowledgement(broker, link, client):
     """Nothing has to come first for it to be sent."""
     broker, settings = broker
     inbox = Inbox(5, "wait")
-    answering = ready(link(broker.port, inbox, **settings))
+    answering = ready(link(inbox=inbox, **settings))
     user = client(broker.port)
     user.publish("in/a", b"question")
     poll_until(answering, lambda: len(inbox))
