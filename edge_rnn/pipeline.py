@@ -287,9 +287,9 @@ class Pipeline:
                 result.rejected.append(rejected)
                 self._begin_anew(stream)
             elif emitted:
-                payload = encode(stream, n, run(stream), row.sample, values)
-                answer = Outgoing(row.route.output, payload, stream, n, run(stream))
-                result.predictions.append(answer)
+                lives = run(stream)
+                payload = encode(stream, n, lives, row.sample, values)
+                result.predictions.append(Outgoing(row.route.output, payload, stream, n, lives))
 
     def _begin_anew(self, stream: str) -> None:
         self._steps[stream] = 0

@@ -38,7 +38,7 @@ class Outbox:
 
     def send(self, link: Link) -> None:
         """Hand over as many letters as the connection takes, and see what has arrived."""
-        while self._letters and link.room:
+        for _ in range(min(len(self._letters), link.room)):
             box, (topic, payload) = self._letters.popleft()
             link.publish(topic, payload, self.qos, self.retain, box)
         for box in link.confirmed:
