@@ -11,6 +11,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.delivery.__main__ import gru, table
@@ -47,7 +48,7 @@ def measure(batch: int, batches: int, folder: Path, *, exact: bool) -> dict[str,
                 box = journal.commit(changes, letters, [box] if box else [])
                 pipeline.saved()
                 times.append(clock())
-            found.append([1e6 * (b - a) / batch for a, b in zip(times, times[1:], strict=False)])
+            found.append([1e6 * (b - a) / batch for a, b in pairwise(times)])
     stages = [statistics.quantiles(column, n=20)[0] for column in zip(*found, strict=True)]
     names = ("feed", "changes", "commit") if exact else ("feed",)
     kind = "numbered, journal" if exact else "neither"
