@@ -14,6 +14,7 @@ from typing import Any
 from edge_rnn.daemon.outbox import Outbox
 from edge_rnn.daemon.service import Service
 from edge_rnn.journal import Journal
+from edge_rnn.mqtt import Link
 from edge_rnn.payload import Encoder
 from tests.delivery import power
 
@@ -75,11 +76,8 @@ def die(boundary: str, count: int, seed: int) -> None:
     if boundary == "while stopping":
         _at_commit(count, lambda: os.kill(os.getpid(), signal.SIGTERM))
         count = 1
-    if owner == "link":
-        _when_made(plant)
-    else:
-        plant({"journal": Journal, "outbox": Outbox, "service": Service,
-               "socket": socket.socket}[owner])  # fmt: skip
+    plant({"journal": Journal, "link": Link, "outbox": Outbox, "service": Service,
+           "socket": socket.socket}[owner])  # fmt: skip
 
 
 def _now() -> None:
@@ -134,18 +132,6 @@ SIDES: dict[str, Callable[..., Any]] = {
     "torn": _torn,
     "power": _power,
 }
-
-
-def _when_made(plant: Callable[[type], None]) -> None:
-    """Plant in the class of the connection, whichever the configuration makes."""
-    original = Service._make_link
-
-    def make(self: Service) -> Any:
-        link = original(self)
-        plant(type(link))
-        return link
-
-    Service._make_link = make  # type: ignore[method-assign]
 
 
 def _at_commit(count: int, do: Callable[[], None]) -> None:
