@@ -25,8 +25,10 @@ help:
 demo: .venv/demo
 	@$(BIN)/edge-rnn demo --seconds $(SECONDS) --devices $(DEVICES) --speed $(SPEED) $(ARGS)
 
+# A process for each core; the kernels first, so that they don't all compile them.
 test: .venv/dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/edge-rnn warmup
+	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: .venv/dev
 	$(BIN)/ruff check .
@@ -37,7 +39,8 @@ lint: .venv/dev
 # Has every line of the kernels a NumPy meaning? The core's tests with the JIT off, and what they ran.
 test-nojit: .venv/dev
 	@mkdir -p build/coverage && $(BIN)/coverage erase
-	@NUMBA_DISABLE_JIT=1 $(BIN)/coverage run -m pytest -o timeout=900 tests/core $(ARGS)
+	@NUMBA_DISABLE_JIT=1 $(BIN)/coverage run -m pytest -n auto --dist worksteal -o timeout=900 \
+		tests/core $(ARGS)
 	@$(BIN)/coverage combine -q && $(BIN)/coverage report
 
 # On x86-64 Debian: are emulated Raspberry Pi processors bit-identical, do the tests pass there?
