@@ -4,8 +4,9 @@ other processes, which an emulated Python can't (`-m "not process"`)."""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -29,6 +30,16 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         from edge_rnn.kernels import step
 
         _ = step.function
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A command sets the process's log up for itself; the next test wants all of it."""
+    logger = logging.getLogger("edge_rnn")
+    before = logger.level, logger.handlers, logger.propagate
+    yield
+    logger.setLevel(before[0])
+    logger.handlers, logger.propagate = before[1:]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -253,7 +253,7 @@ def test_a_snapshot_continues_in_the_middle_of_a_stride(cut: int) -> None:
 def test_a_snapshot_at_an_impossible_step_is_refused(steps: int) -> None:
     session = Session(STRIDED)
     session.run("a", models.inputs(4))
-    state = dataclasses.replace(session.states()[0], steps=steps)
+    state = msgspec.structs.replace(session.states()[0], steps=steps)
     with pytest.raises(edge_rnn.errors.SnapshotError, match="at step"):
         session.load_states([state])
 
