@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,10 @@ from edge_rnn.config import load_config
 from edge_rnn.config.schema import State
 from edge_rnn.daemon import Plan, make_plan
 from edge_rnn.daemon import run as serve
+
+_NO_MEMORY = (
+    b"edge-rnn: out of memory; what is not saved was not acknowledged: the broker sends it again\n"
+)
 
 
 @click.command()
@@ -42,10 +47,9 @@ def run(ctx: click.Context, file: Path, check: bool, as_json: bool) -> None:
     except OSError as e:
         click.echo(f"edge-rnn: {e}", err=True)
         ctx.exit(1)
-    except MemoryError:
-        text = "out of memory; what is not saved was not acknowledged: the broker sends it again"
-        click.echo(f"edge-rnn: {text}", err=True)
-        ctx.exit(1)
+    except MemoryError:  # not even for a farewell: Python itself may crash on a longer way out
+        os.write(2, _NO_MEMORY)
+        os._exit(1)
 
 
 def describe(plan: Plan) -> str:
