@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
-from tests.converters.fuzz import command, fuzz
+from edge_rnn.errors import EdgeRnnError
+from edge_rnn_converters import convert
+from tests.converters.fuzz import command, fuzz, variant
 from tests.effort import fewer
 
 pytest.importorskip("torch")
@@ -30,3 +33,18 @@ def test_changed_files_are_models_or_end_in_an_error_of_ours(family: str, tmp_pa
         seed = next(seed for seed in seeds if seed.name == case.seed)
         code, said, left = command(tmp_path, seed, case.number)
         assert (code, left) == (1, []) and "Traceback" not in said, (case, said)
+
+
+@pytest.mark.parametrize(("family", "name", "number"), [
+    ("tflite", "lstm_fused_int8.tflite", 144), ("tflite", "lstm_fused_int8.tflite", 296),
+    ("arrays", "w.npz", 368),
+])  # fmt: skip
+def test_what_ten_thousand_changes_found(
+    family: str, name: str, number: int, tmp_path: Path
+) -> None:
+    """Damage that only what runs the source meets."""
+    seed = next(seed for seed in FAMILIES[family](tmp_path) if seed.name == name)
+    path = tmp_path / name
+    path.write_bytes(variant(tmp_path, seed, number))
+    with contextlib.suppress(EdgeRnnError):
+        convert(path, network=seed.network)

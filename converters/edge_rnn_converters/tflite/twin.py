@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_rnn_converters.source import reading
 from edge_rnn_converters.tflite.file import TfliteFile, values
 
 _CASTS = ("QUANTIZE", "DEQUANTIZE")
@@ -26,11 +27,12 @@ def quantized(file: TfliteFile) -> bool:
 
 
 def float_twin(file: TfliteFile) -> bytes:
-    """The file in float32."""
+    """The file in float32. Raises ModelError where a table is damaged that no reader reads."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromPackedBuf(file.blob, 0)
+    with reading("a table of the file"):
+        model = schema.ModelT.InitFromPackedBuf(file.blob, 0)
     for table, graph in zip(model.subgraphs, file.graphs, strict=True):
         for t, tensor in zip(table.tensors, graph.tensors, strict=True):
             if tensor.quantization is None and tensor.type != "FLOAT16":

@@ -99,7 +99,10 @@ def _(keys: schema.Rnn | schema.Lstm | schema.Gru, place: Place, x: Any) -> Any:
         x.shape[1], hidden, sum("weight_ih" in role for role in state),
         bias="bias_ih_l0" in state, batch_first=True, **options,
     )  # fmt: skip
-    module.load_state_dict(state)
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as e:  # one bias without the other
+        raise CannotRunError(f"PyTorch has no {keys.TYPE} of {place.label!r}'s arrays") from e
     return module(x[None])[0][0]
 
 
