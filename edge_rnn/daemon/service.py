@@ -15,7 +15,7 @@ from edge_rnn.daemon.exporter import Exporter
 from edge_rnn.daemon.fill import Fill
 from edge_rnn.daemon.outbox import Outbox
 from edge_rnn.daemon.plan import Plan, make_plan
-from edge_rnn.daemon.rejects import RejectFile
+from edge_rnn.daemon.report import Reporter
 from edge_rnn.daemon.signals import Signals
 from edge_rnn.daemon.systemd import notify
 from edge_rnn.daemon.wires import Wires
@@ -23,11 +23,8 @@ from edge_rnn.errors import EdgeRnnError, StateError
 from edge_rnn.graph import state_width
 from edge_rnn.journal import Commit, Journal
 from edge_rnn.lineage import lineage
-from edge_rnn.messages import Rejected, Result
 from edge_rnn.metrics import Gauges, Metrics
 from edge_rnn.mqtt import Inbox
-from edge_rnn.ordering import Gap
-from edge_rnn.state import Eviction
 
 FLUSH_SECONDS = 5.0
 EXPIRE_SECONDS = 1.0
@@ -46,12 +43,9 @@ class Service:
         self._inbox = Inbox(tables.queue.size, tables.queue.policy)
         queue = tables.queue
         self._fill = Fill(self._inbox, queue.max_batch, queue.max_delay or 0.0, clock)
-        self._rejects: RejectFile | None = None
-        self._reported: set[tuple[str, str]] = set()
         self._journal = _open_journal(plan)
         try:
-            if tables.rejects:
-                self._rejects = RejectFile(tables.rejects.file, tables.rejects.max_bytes)
+            self._reporter = Reporter(tables, metrics)
             self._continue()
             self._wires = self._make_wires()
             self._exporter = _export(plan, metrics)
@@ -90,7 +84,7 @@ class Service:
         return following
 
     def _continue(self) -> None:
-        self._report_evictions(self._plan.pipeline.load(self._journal.load(), clock()))
+        self._reporter.evictions(self._plan.pipeline.load(self._journal.load(), clock()))
         if self._journal.discarded:
             log.warning("discarded %d streams of another model", self._journal.discarded)
         if self._journal.kept:
@@ -130,7 +124,7 @@ class Service:
         return answer
 
     def _adopt(self, commit: Commit) -> None:
-        self._report_evictions(self._plan.pipeline.adopt(commit))
+        self._reporter.evictions(self._plan.pipeline.adopt(commit))
 
     def _patience(self) -> float:
         """How long a poll may wait."""
@@ -154,7 +148,7 @@ class Service:
         for safe in self._commits.settle(clock(), early=early):
             self._wires.input.ack(safe.batch)
             self._metrics.answer.observe(clock() - safe.taken)
-            self._report(safe.result)
+            self._reporter.result(safe.result)
 
     def _send(self) -> None:
         start, sends = clock(), self._outbox.waiting
@@ -190,11 +184,11 @@ class Service:
             notify("WATCHDOG=1")
             self._beat_at = now + 1.0
         if now >= self._expire_at:
-            self._report_evictions(self._plan.pipeline.expire(now))
+            self._reporter.evictions(self._plan.pipeline.expire(now))
             self._metrics.now = self._gauges()
             self._expire_at = now + EXPIRE_SECONDS
         if now >= self._stats_at:
-            self._log_stats()
+            self._reporter.stats(self._plan.pipeline.streams)
             self._stats_at = now + self._plan.config.tables.log.stats_every
         if self._wires.input.ready and not self._noted:
             filters = msgspec.json.encode(list(self._plan.settings.filters)).decode()
@@ -262,58 +256,8 @@ class Service:
             self._exporter.close()
         self._wires.close()
         self._journal.close()
-        if self._rejects:
-            self._rejects.close()
-        self._log_stats()
-
-    def _report(self, result: Result) -> None:
-        self._metrics.predicted += len(result.predictions)
-        self._metrics.duplicates += len(result.duplicates)
-        for rejected in result.rejected:
-            self._report_rejected(rejected)
-        for gap in result.gaps:
-            self._report_gap(gap)
-        self._report_evictions(result.evictions)
-
-    def _report_rejected(self, r: Rejected) -> None:
-        self._metrics.rejected[r.reason] += 1
-        level = logging.INFO if r.reason == "retained" else logging.WARNING
-        if self._is_first(r.kind, r.reason):
-            log.log(level, "%r set aside (%s): %s", r.message.topic, r.reason, r.detail)
-        if self._rejects and r.reason != "retained":
-            self._set_aside(self._rejects, r)
-
-    def _report_gap(self, g: Gap) -> None:
-        self._metrics.gaps += 1
-        self._metrics.missing += g.last - g.first + 1
-        policy = self._plan.config.tables.input.on_gap
-        text = "stream %r: messages %d to %d (epoch %d) never came; input.on_gap: %s"
-        log.warning(text, g.stream, g.first, g.last, g.epoch, policy)
-
-    def _set_aside(self, file: RejectFile, r: Rejected) -> None:
-        try:
-            file.write(time.time(), r.message.topic, r.reason, r.detail, r.message.payload)
-        except OSError as e:
-            log.error("%s: %s; setting no more aside", file.path, e.strerror)
-            file.close()
-            self._rejects = None
-
-    def _report_evictions(self, evictions: list[Eviction]) -> None:
-        for e in evictions:
-            self._metrics.evicted[e.reason] += 1
-            level = logging.WARNING if self._is_first("", e.reason) else logging.DEBUG
-            log.log(level, "stream %r forgotten (%s) after %d steps", e.stream, e.reason, e.steps)
-
-    def _is_first(self, kind: str, reason: str) -> bool:
-        """Each kind is logged once, then only counted."""
-        first = (kind, reason) not in self._reported
-        self._reported.add((kind, reason))
-        return first
-
-    def _log_stats(self) -> None:
-        stats = self._metrics.summary() | {"streams": self._plan.pipeline.streams}
-        text = " ".join(f"{k}={v}" for k, v in stats.items())
-        log.info("stats %s", text, extra={"stats": stats})
+        self._reporter.close()
+        self._reporter.stats(self._plan.pipeline.streams)
 
 
 def _open_journal(plan: Plan) -> Journal:
