@@ -7,12 +7,10 @@ is readable by its owner only, and is used by one process at a time.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,57 +18,14 @@ from typing import Any, Literal, Self
 
 import msgspec
 
+from edge_rnn.database import Synchronous, damaged, lock, open_database
 from edge_rnn.errors import JournalError
 from edge_rnn.ordering import Gap, Number
 from edge_rnn.state import StreamState
 
-SCHEMA = "3"
-_MAGIC = b"SQLite format 3\0"
-_SINCE_1 = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE streams (
-    id TEXT PRIMARY KEY,
-    steps INTEGER NOT NULL,
-    used INTEGER NOT NULL,
-    state BLOB NOT NULL
-) WITHOUT ROWID;
-INSERT INTO meta VALUES ('schema', '1');
-"""
-_SINCE_2 = """
-CREATE TABLE marks (
-    stream TEXT PRIMARY KEY,
-    run INTEGER NOT NULL,
-    epoch INTEGER NOT NULL,
-    sequence NUMERIC,
-    stopped INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE held (
-    stream TEXT NOT NULL,
-    epoch INTEGER NOT NULL,
-    sequence NUMERIC NOT NULL,
-    topic TEXT NOT NULL,
-    payload BLOB NOT NULL,
-    PRIMARY KEY (stream, epoch, sequence)
-) WITHOUT ROWID;
-CREATE TABLE gaps (
-    id INTEGER PRIMARY KEY,
-    at REAL NOT NULL DEFAULT (julianday('now')),
-    stream TEXT NOT NULL,
-    epoch INTEGER NOT NULL,
-    first INTEGER NOT NULL,
-    last INTEGER NOT NULL
-);
-CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, messages BLOB NOT NULL);
-"""
-_SINCE_3 = "ALTER TABLE streams ADD COLUMN saved REAL NOT NULL DEFAULT 0;"
-_MIGRATIONS = {"1": _SINCE_2, "2": _SINCE_3}
-"""What makes the next schema of each older one; a new file goes the same way."""
-_NEXT = "UPDATE meta SET value = value + 1 WHERE key = 'schema';"
-
 _GAPS_KEPT = 10_000
 
 OnModelChange = Literal["refuse", "discard"]
-Synchronous = Literal["full", "normal"]
 
 
 class Mark(msgspec.Struct, frozen=True, gc=False):
@@ -150,9 +105,9 @@ class Journal:
         synchronous: Synchronous = "full",
     ) -> None:
         self.path = path
-        self._lock = _lock(path)
+        self._lock = lock(path)
         try:
-            self._db = _open(path, synchronous)
+            self._db = open_database(path, synchronous)
             try:
                 self.kept = self.discarded = 0
                 self._claim(model, lineage, pipeline, on_model_change)
@@ -163,7 +118,7 @@ class Journal:
         except BaseException as e:
             os.close(self._lock)
             if isinstance(e, sqlite3.Error):
-                raise _damaged(path, e) from e
+                raise damaged(path, e) from e
             raise
 
     def load(self) -> Saved:
@@ -179,7 +134,7 @@ class Journal:
                 [Held(*row) for row in execute(held)],
             )
         except sqlite3.Error as e:
-            raise _damaged(self.path, e) from e
+            raise damaged(self.path, e) from e
 
     def outbox(self) -> list[tuple[int, list[Letter]]]:
         """(id, letters) of what was sent and not yet confirmed, in order."""
@@ -234,7 +189,7 @@ class Journal:
         try:
             return self._db.execute(sql, values).fetchall()
         except sqlite3.Error as e:
-            raise _damaged(self.path, e) from e
+            raise damaged(self.path, e) from e
 
     def size(self) -> int:
         """Bytes of the file and of its log."""
@@ -274,16 +229,7 @@ class Journal:
         pipeline: str,
         on_model_change: OnModelChange,
     ) -> None:
-        """Create or check the file's owner."""
-        if not self._scalar("SELECT COUNT(*) FROM sqlite_schema"):
-            self._db.executescript(f"BEGIN IMMEDIATE; {_SINCE_1} COMMIT;")
-        while (found := self.recall("schema")) in _MIGRATIONS:
-            self._migrate(str(found))
-        if found != SCHEMA:
-            raise JournalError(
-                f"{self.path}: schema {found}, this version reads {SCHEMA}: it was written by "
-                "another version of edge-rnn"
-            )
+        """Become the file's owner, or check that we are."""
         owner = self.recall("pipeline")
         if owner not in (None, pipeline):
             raise JournalError(
@@ -297,9 +243,6 @@ class Journal:
             self._change_model(model, lineage, on_model_change)
             for key, value in (("pipeline", pipeline), ("model", model), ("lineage", lineage)):
                 self._note(key, value or "")
-
-    def _migrate(self, schema: str) -> None:
-        self._db.executescript(f"BEGIN IMMEDIATE; {_MIGRATIONS[schema]} {_NEXT} COMMIT;")
 
     def _change_model(
         self, model: str, lineage: str | None, on_model_change: OnModelChange
@@ -323,42 +266,3 @@ class Journal:
 
     def _scalar(self, query: str) -> int:
         return int(self._db.execute(query).fetchone()[0])
-
-
-def _open(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
-    with os.fdopen(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600), "rb") as file:
-        if file.read(len(_MAGIC)) not in (b"", _MAGIC):  # SQLite takes a short file for empty
-            raise sqlite3.DatabaseError("file is not a database")
-    db = sqlite3.connect(path, isolation_level=None)
-    try:
-        db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute(f"PRAGMA synchronous = {synchronous}")
-    except sqlite3.Error:
-        db.close()
-        raise
-    return db
-
-
-def _lock(path: Path) -> int:
-    """A locked file descriptor; the file beside the journal holds the owner's process id."""
-    lock = Path(f"{path}.lock")
-    fd = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        with closing(os.fdopen(fd, "rb")) as file:
-            pid = file.read(20).decode("ascii", "replace").strip() or "unknown"
-        raise JournalError(
-            f"{path}: in use by process {pid}: a state file serves one process at a time"
-        ) from None
-    os.truncate(fd, 0)
-    os.pwrite(fd, b"%d\n" % os.getpid(), 0)
-    return fd
-
-
-def _damaged(path: Path, e: sqlite3.Error) -> JournalError:
-    return JournalError(
-        f"{path}: not a readable state file ({e}): restore it from a backup, or move it away to "
-        "start all streams anew"
-    )

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import edge_rnn
+from edge_rnn.database import SCHEMA
 from edge_rnn.errors import JournalError
-from edge_rnn.journal import SCHEMA, Commit, Held, Journal, Mark
+from edge_rnn.journal import Commit, Held, Journal, Mark
 from edge_rnn.messages import Message
 from edge_rnn.pipeline import Pipeline
 from edge_rnn.state import StreamState
@@ -129,7 +130,8 @@ def test_a_full_disk_loses_nothing_committed(path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from edge_rnn.journal import SCHEMA, Commit, Held, Journal, Mark
+from edge_rnn.database import SCHEMA
+from edge_rnn.journal import Commit, Held, Journal, Mark
 from edge_rnn.state import StreamState
 j = Journal(Path(sys.argv[1]), model="m" * 64, pipeline="p")
 for n in range(1, 1000):

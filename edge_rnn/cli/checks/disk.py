@@ -13,7 +13,8 @@ import numpy as np
 from edge_rnn.cli.checks import Finding, error, ok, warning
 from edge_rnn.config import Config
 from edge_rnn.daemon.pace import bytes_written
-from edge_rnn.journal import Commit, Journal, Synchronous
+from edge_rnn.database import Synchronous
+from edge_rnn.journal import Commit, Journal
 from edge_rnn.state import StreamState
 
 LEAST_FREE = 100e6
