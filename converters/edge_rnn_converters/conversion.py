@@ -213,6 +213,7 @@ def _probed(model: Model, progress: Progress) -> Model:
 _READERS: dict[Format, str] = {
     "keras": "keras.source",
     "keras-h5": "keras.source",
+    "saved-model": "keras.source",
     "onnx": "onnx.source",
     "tflite": "tflite.source",
     "torchscript": "torch.source",
@@ -336,9 +337,10 @@ def _named(columns: Sequence[Feature | str]) -> tuple[Feature, ...]:
 
 
 def _sha256(path: Path) -> str:
-    """Of a folder, over the digests of its files in the order of their names."""
+    """Of a folder, over the digests of its files in the order of their names; a SavedModel has
+    its weights one folder further in."""
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.is_file())
+        files = sorted(p for p in (*path.iterdir(), *path.glob("variables/*")) if p.is_file())
         return hashlib.sha256("".join(map(_sha256, files)).encode()).hexdigest()
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()

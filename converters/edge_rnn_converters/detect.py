@@ -10,14 +10,14 @@ from edge_rnn.errors import EdgeRnnError, UnsupportedError
 from edge_rnn_converters import hdf5
 
 Format: TypeAlias = Literal[
-    "keras", "keras-h5", "onnx", "tflite", "torchscript", "pt2",
+    "keras", "keras-h5", "saved-model", "onnx", "tflite", "torchscript", "pt2",
     "torch-checkpoint", "safetensors", "npz", "hf-folder", "h5-weights",
 ]  # fmt: skip
 
 ACCEPTED = (
-    "accepted: Keras .keras and .h5, ONNX .onnx, TFLite .tflite, PyTorch .pt2 and TorchScript "
-    ".pt, and with a description of the network PyTorch .pt, .pth and .ckpt, .safetensors, .npz, "
-    "weights-only .h5, Hugging Face folders"
+    "accepted: Keras .keras, .h5 and SavedModel folders, ONNX .onnx, TFLite .tflite, PyTorch .pt2 "
+    "and TorchScript .pt, and with a description of the network PyTorch .pt, .pth and .ckpt, "
+    ".safetensors, .npz, weights-only .h5, Hugging Face folders"
 )
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PICKLES = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
@@ -35,7 +35,9 @@ def detect(path: Path) -> Format:
     if path.is_dir():
         if any((path / name).is_file() for name in _FOLDERS):
             return "hf-folder"
-        raise _no(path, "is a folder, perhaps a SavedModel: save the model as .keras")
+        if (path / "keras_metadata.pb").is_file():
+            return "saved-model"
+        raise _no(path, _SAVED if (path / "saved_model.pb").is_file() else "is a folder")
     with path.open("rb") as f:
         head = f.read(64)
     if head.startswith(b"PK\x03\x04"):
@@ -82,6 +84,10 @@ def _hdf5(path: Path) -> Format:
 
 
 _FOLDERS = ("model.safetensors", "model.safetensors.index.json")
+_SAVED = (
+    "is a SavedModel without Keras's description of its layers (keras_metadata.pb): save the model "
+    "with model.save('m.keras'), or make a .tflite of it with TFLiteConverter.from_saved_model"
+)
 _PICKLE = "which could run code and is never loaded: save arrays or a state_dict, or export to ONNX"
 
 

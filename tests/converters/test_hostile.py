@@ -63,7 +63,7 @@ def test_what_is_not_a_model_is_named(
 
 
 def test_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="is a folder, perhaps a SavedModel"):
+    with pytest.raises(UnsupportedError, match="is a folder; accepted: Keras"):
         convert(tmp_path)
 
 

@@ -28,6 +28,7 @@ Weights: TypeAlias = Callable[[tuple[str, ...]], tuple[F32, ...]]
 """A layer's name, after those of the models that it is in -> its weights in Keras's order, those of
 layers that it wraps included; () if it has none."""
 
+Hook: TypeAlias = Callable[[Json], Any]
 MAX_JSON = 16 << 20
 _CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
 
@@ -35,12 +36,12 @@ _CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
 @dataclass(frozen=True, slots=True, eq=False)
 class KerasFile:
     """`version` of the Keras that wrote the file, the model's configuration, its weights, and the
-    HDF5 file that they are in."""
+    HDF5 file that they are in, None if they are in another."""
 
     version: str
     config: Json
     weights: Weights
-    hdf5: Hdf5
+    hdf5: Hdf5 | None
 
     @property
     def major(self) -> int:
@@ -56,7 +57,7 @@ def opened(path: Path, form: Format) -> KerasFile:
     with zipfile.ZipFile(path) as z:
         config, metadata = _json(z, "config.json"), _json(z, "metadata.json")
         weights = hdf5.read(_member(z, "model.weights.h5", MAX_BYTES))
-    return KerasFile(_version(path, metadata), config, _by_class(weights, config), weights)
+    return KerasFile(version_of(path, metadata), config, _by_class(weights, config), weights)
 
 
 def _from_h5(path: Path, h5: Hdf5) -> KerasFile:
@@ -65,11 +66,12 @@ def _from_h5(path: Path, h5: Hdf5) -> KerasFile:
             f"{path.name}: holds weights only, no layers and no activations; save the whole model "
             f"with model.save(...), or say what they are of with --description; {ACCEPTED}"
         )
-    version = _version(path, {"keras_version": h5.text("", "keras_version")})
-    return KerasFile(version, _parse("model_config", text), lambda names: _by_name(h5, names), h5)
+    version = version_of(path, {"keras_version": h5.text("", "keras_version")})
+    return KerasFile(version, parse("model_config", text), lambda names: _by_name(h5, names), h5)
 
 
-def _version(path: Path, metadata: Json) -> str:
+def version_of(path: Path, metadata: Json) -> str:
+    """The version of Keras that wrote the file. Raises UnsupportedError."""
     version = str(metadata.get("keras_version", ""))
     if not re.match(r"[23]\.\d", version):
         raise UnsupportedError(
@@ -88,14 +90,15 @@ def _member(z: zipfile.ZipFile, name: str, limit: int) -> bytes:
 
 
 def _json(z: zipfile.ZipFile, name: str) -> Json:
-    return _parse(name, _member(z, name, MAX_JSON))
+    return parse(name, _member(z, name, MAX_JSON))
 
 
-def _parse(name: str, text: str | bytes) -> Json:
+def parse(name: str, text: str | bytes, hook: Hook | None = None) -> Json:
+    """The JSON object in a text, its inner ones as `hook` makes them. Raises ModelError."""
     if len(text) > MAX_JSON:
         raise UnsupportedError(f"{name}: {len(text)} bytes, at most {MAX_JSON} are read")
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_hook=hook)
     except (ValueError, RecursionError) as e:
         raise ModelError(f"{name} is not JSON: {e}") from e
     if not isinstance(value, dict):

@@ -49,16 +49,13 @@ def _bidirectional(layer: Layer, net: Network, x: Value) -> tuple[Value, ...]:
         return tuple(ways)
     if mode not in _MODES:
         raise layer.refuse(f"merge_mode={mode}", "is not one of Keras's", "use concat")
-    kind, width = _MODES[mode]
-    y = ways[0].features(
-        net.put(kind, layer.name, ways[0].name, (ways[1].name,)), width * ways[0].width
-    )
+    kind = _MODES[mode]
+    width = sum(way.width for way in ways) if kind is Concat else ways[0].width
+    y = ways[0].features(net.put(kind, layer.name, ways[0].name, (ways[1].name,)), width)
     return (scaled(net, layer.name, y, 0, 0.5, 0) if mode == "ave" else y,)
 
 
-_MODES: dict[str, tuple[type[Node], int]] = {
-    "concat": (Concat, 2), "sum": (Add, 1), "ave": (Add, 1), "mul": (Multiply, 1)
-}  # fmt: skip
+_MODES: dict[str, type[Node]] = {"concat": Concat, "sum": Add, "ave": Add, "mul": Multiply}
 
 
 def is_recurrent(layer: Layer) -> bool:

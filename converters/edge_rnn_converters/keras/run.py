@@ -140,6 +140,8 @@ def _shapes(shape: Any) -> list[tuple[int | None, ...]]:
 def copied(file: KerasFile, folder: Path) -> Path:
     """The model in a new file of our own writing, weights alone: libhdf5, with which Keras reads,
     can hang on a damaged one."""
+    if file.hdf5 is None:
+        raise CannotRunError("loading a SavedModel would run what stands in it")
     weights = folder / "model.h5"
     _copy(file.hdf5, weights)
     if "model_weights" in file.hdf5.groups:

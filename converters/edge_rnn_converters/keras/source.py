@@ -8,7 +8,7 @@ from pathlib import Path
 from edge_rnn.graph import MAX_DIM, Input, Model, output_schedule
 from edge_rnn_converters.detect import Format
 from edge_rnn_converters.fold import fold
-from edge_rnn_converters.keras import merging, recurrent, sequences  # noqa: F401 - they register
+from edge_rnn_converters.keras import merging, recurrent, saved, sequences  # noqa: F401 - they register
 from edge_rnn_converters.keras.file import opened
 from edge_rnn_converters.keras.graph import Graph, Layer, Tensor, graph
 from edge_rnn_converters.keras.layers import LAYERS, apply
@@ -21,7 +21,7 @@ __all__ = ["LAYERS", "read"]
 
 
 def read(path: Path, form: Format, options: Options) -> Source:
-    """The model in a .keras file, or in an .h5 file of Keras 2 or 3.
+    """The model in a .keras file, in an .h5 file or a SavedModel folder of Keras 2 or 3.
 
     A model that answers once, at a sequence's end, answers in a stream at every step, with what
     the source would say if the sequence ended there. One that looks ahead needs a window, its
@@ -30,7 +30,7 @@ def read(path: Path, form: Format, options: Options) -> Source:
     Raises UnsupportedError naming the layer and attribute that can't be run faithfully, ModelError
     for weights that do not fit their layers, MissingExtraError without pyfive.
     """
-    file = opened(path, form)
+    file = saved.opened(path) if form == "saved-model" else opened(path, form)
     calls, net = graph(file), Network()
     declared = _declared(calls)
     inputs = _inputs(calls, net, declared or options.window)
