@@ -33,7 +33,7 @@ MARKERS = ("<!-- generated: {} -->", "<!-- end: {} -->")
 
 
 def tables() -> dict[str, str]:
-    """Each table of `docs/converting.md` as Markdown, by the name in its markers."""
+    """Each table of `docs/converting.md` and its pages as Markdown, by the name in its markers."""
     keras_values = {f"any layer, `{a}={v}`": why for (a, v), why in KERAS_REFUSED_VALUES.items()}
     cell_values = {f"RNN, LSTM, GRU: `{a}`": why for a, why in ONNX_CELL_REFUSED.items()}
     return {
@@ -52,12 +52,13 @@ def tables() -> dict[str, str]:
 
 
 def fill(text: str) -> str:
-    """The manual's text with what stands between each pair of markers made anew."""
+    """A page's text with what stands between each of its pairs of markers made anew."""
     for name, table in tables().items():
         start, end = (m.format(name) for m in MARKERS)
-        before, _, rest = text.partition(start)
-        _, _, after = rest.partition(end)
-        text = f"{before}{start}\n{table}\n{end}{after}"
+        if start in text:
+            before, _, rest = text.partition(start)
+            _, _, after = rest.partition(end)
+            text = f"{before}{start}\n{table}\n{end}{after}"
     return text
 
 
@@ -118,5 +119,5 @@ def _table(head: Row, rows: Iterable[Row]) -> str:
 
 
 if __name__ == "__main__":
-    manual = Path(sys.argv[1])
-    manual.write_text(fill(manual.read_text()))
+    for page in map(Path, sys.argv[1:]):
+        page.write_text(fill(page.read_text()))

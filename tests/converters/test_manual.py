@@ -1,4 +1,5 @@
-"""`docs/converting.md`: its tables are what the code says, its examples run."""
+"""`docs/converting.md` and its pages: their tables are what the code says, and who does what a page
+says, from top to bottom in an empty folder, gets what it says."""
 
 from __future__ import annotations
 
@@ -6,79 +7,92 @@ import re
 import shlex
 import shutil
 import warnings
-from importlib.util import find_spec
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from edge_rnn.cli import cli
 from edge_rnn_converters import support
-from edge_rnn_converters.cli import convert as command
 from tests.converters import fetch, tflite_models
-from tests.converters.keras_models import H, layers, made
-from tests.converters.onnx_models import Graph, random
-from tests.converters.test_onnx import saved
-from tests.converters.test_weight_files import checkpoint
-from tests.converters.test_weights import cell, file, weights
 
-MANUAL = Path(__file__).parents[2] / "docs" / "converting.md"
-TEXT = MANUAL.read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+INDEX = DOCS / "converting.md"
+PAGES = [INDEX, *sorted((DOCS / "converting").glob("*.md"))]
+TEXTS = [page.read_text() for page in PAGES]
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 
-def test_the_tables_are_made_from_the_code() -> None:
-    """Remake them with: python -m edge_rnn_converters.support docs/converting.md"""
-    assert support.fill(TEXT) == TEXT
+@every_page
+def test_the_tables_are_made_from_the_code(page: Path) -> None:
+    """Remake them: python -m edge_rnn_converters.support docs/converting.md docs/converting/*.md"""
+    assert support.fill(page.read_text()) == page.read_text()
 
 
-def test_every_table_is_there() -> None:
-    for name, table in support.tables().items():
-        assert TEXT.count(table) == 1, name
+def test_every_table_is_there_once_and_no_other() -> None:
+    named = [name for text in TEXTS for name in re.findall("<!-- generated: (.*?) -->", text)]
+    assert sorted(named) == sorted(support.tables())
 
 
-@pytest.fixture
-def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """har.keras, har.onnx, har.tflite and har's weights in the working folder, 6 features in and 4
-    classes out."""
+@every_page
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text()):
+        there = (page.parent / target).resolve() if target else page
+        assert there.is_file(), target
+        assert not anchor or anchor in _anchors(there), f"{target}#{anchor}"
+
+
+def test_the_index_leads_to_every_page() -> None:
+    for page in PAGES[1:]:
+        assert f"](converting/{page.name})" in INDEX.read_text()
+
+
+@every_page
+def test_a_page_can_be_followed(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    made(layers.GRU(H), layers.Dense(4, "softmax"), shape=(None, 6)).save("har.keras")
-    g = Graph()
-    y = g("Softmax", g("MatMul", g.cell("GRU", "x", width=6)[0], g.const(random(5, 4))))
-    saved(g.model({"x": ["T", 1, 6]}, [y]), tmp_path).rename("har.onnx")
-    tflite_models.sequence_rnn(Path("har.tflite"))
-    arrays = cell("lstm", 4, 6, H) | weights(fc__weight=(4, H), fc__bias=(4,))
-    file(arrays, tmp_path).rename("har.safetensors")
-    Path("har-folder").mkdir()
-    file(arrays, tmp_path).rename("har-folder/model.safetensors")
-    Path("har.toml").write_text(re.findall(r"```toml\n(.*?)```", TEXT, re.S)[0])
-    if find_spec("torch"):
-        checkpoint(arrays, Path("har.pt"))
-
-
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", TEXT, re.S))
-def test_python_examples_run(code: str, sources: None) -> None:
-    if "import torch" in code:
+    if "import torch" in page.read_text():
         pytest.importorskip("torch")
-    exec(compile(code, str(MANUAL), "exec"), {})
-
-
-def _torchscript() -> None:
-    """activity.pt, 6 features in and 4 classes out."""
-    torch = pytest.importorskip("torch")
-    module = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.ReLU(), torch.nn.Linear(5, 4))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.script(module.eval()).save("activity.pt")
-
-
-@pytest.mark.parametrize("line", re.findall(r"^edge-rnn convert ((?:.*\\\n)*.*)$", TEXT, re.M))
-def test_commands_run(line: str, sources: None) -> None:
-    if "--backend" in line:
+    if page == INDEX:
         shutil.copy(fetch.model(fetch.DTLN), "denoiser.onnx")
         shutil.copy(fetch.model(fetch.AO_TFLITE), "sensor.tflite")
-    if line.startswith("activity.pt "):
-        _torchscript()
-    if "har.pt" in line:
-        pytest.importorskip("torch")
-    few = [] if "--backend" in line else ["--steps", "300"]
-    result = CliRunner().invoke(command, [*shlex.split(line.replace("\\\n", " ")), *few])
-    assert result.exit_code == 0, result.output
+    for line, language, code in _blocks(page):
+        if language == "python":
+            _run("\n" * line + code, page)
+        elif language == "toml":
+            Path(code.split()[1]).write_text(code)  # its first line is a comment, its name
+        else:
+            for command in re.findall(r"^edge-rnn ((?:.*\\\n)*.*)$", code, re.M):
+                _call(shlex.split(command.replace("\\\n", " ")))
+
+
+def _anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def _blocks(page: Path) -> Iterator[tuple[int, str, str]]:
+    """(line before its first, language, code) of each."""
+    text = page.read_text()
+    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S):
+        yield text[: found.start(2)].count("\n"), found[1], found[2]
+
+
+def _run(code: str, page: Path) -> None:
+    """TensorFlow is not here; a file that it could have made is."""
+    if "import tensorflow" in code:
+        tflite_models.sequence_rnn(Path("har.tflite"), features=6, cells=4)
+        return
+    with warnings.catch_warnings():  # PyTorch has much to say of TorchScript and its exporters
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", module="edge_rnn")
+        exec(compile(code, str(page), "exec"), {"__name__": "__main__"})
+
+
+def _call(arguments: list[str]) -> None:
+    measured = arguments[0] == "convert" and "--backend" not in arguments
+    result = CliRunner().invoke(cli, [*arguments, *(["--steps", "300"] if measured else [])])
+    assert result.exit_code == 0, f"{arguments}: {result.output}"

@@ -48,11 +48,14 @@ def sequence_lstm(path: Path, *, steps: int = T, major: bool = False, clip: floa
     return path
 
 
-def sequence_rnn(path: Path, act: int = 4, steps: int = T) -> Path:
+def sequence_rnn(
+    path: Path, act: int = 4, steps: int = T, features: int = I, cells: int = H
+) -> Path:
     g, rng = Graph(), np.random.default_rng(1)
-    x, y = g.tensor((1, steps, I)), g.tensor((1, steps, H))
-    weights = [g.constant(some(rng, H, n)) for n in (I, H)] + [g.constant(some(rng, H))]
-    g.op("UNIDIRECTIONAL_SEQUENCE_RNN", [x, *weights, g.variable((1, H))], [y],
+    x, y = g.tensor((1, steps, features)), g.tensor((1, steps, cells))
+    weights = [g.constant(some(rng, cells, n)) for n in (features, cells)]
+    bias, state = g.constant(some(rng, cells)), g.variable((1, cells))
+    g.op("UNIDIRECTIONAL_SEQUENCE_RNN", [x, *weights, bias, state], [y],
          fusedActivationFunction=act)  # fmt: skip
     path.write_bytes(g.file([x], [y]))
     return path

@@ -1,6 +1,6 @@
 """The description of a network: a short TOML file that lists its layers in order.
 
-The tables of `docs/converting.md` are made from the declarations here.
+The tables of `docs/converting/weights.md` are made from the declarations here.
 """
 
 from __future__ import annotations
