@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edge_rnn import Session
+from edge_rnn import Session, reference
 from edge_rnn.errors import ModelError, UnsupportedError
-from edge_rnn.graph import Model
+from edge_rnn.graph import Model, Window
 from edge_rnn_converters import compare, convert, convert_with_report
 from edge_rnn_converters.detect import detect
 from edge_rnn_converters.source import Options, Source
@@ -102,11 +103,22 @@ def test_a_final_state_is_an_answer_at_every_step(kind: str) -> None:
     assert source.regime.ends
 
 
-def test_both_directions_are_nodes_that_look_ahead() -> None:
-    source = read_module(
-        Layer(nn.GRU, bidirectional=True), Options(example_inputs=example(T, 1, I))
-    )
-    assert [n.OP for n in source.model.nodes].count("reverse") == 2
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [*((kind, more) for kind in KINDS for more in ({}, {"num_layers": 2}, {"bias": False})),
+     ("lstm", {"proj_size": 3, "num_layers": 2})],
+)  # fmt: skip
+def test_both_directions_in_windows(kind: str, more: dict[str, Any]) -> None:
+    cls, options = KINDS[kind]
+    torch.manual_seed(3)
+    module = Layer(cls, bidirectional=True, **options, **more).eval()
+    source = read_module(module, Options(example_inputs=example(T, 1, I)))
+    assert ops(source.model).count("reverse") == 2 * more.get("num_layers", 1)
+    x = np.random.default_rng(0).normal(size=(T, I)).astype(np.float32)
+    with torch.inference_mode():
+        y = module(torch.from_numpy(x[:, None]))[:, 0].numpy()
+    model = replace(source.model, window=Window(T, T))
+    np.testing.assert_allclose(reference.run(model, x), y, atol=1e-5)
 
 
 class Stepper(nn.Module):

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from edge_rnn import Session, reference
-from edge_rnn.errors import ConfigError, ModelError
-from edge_rnn.graph import Gru, Lstm, Model
+from edge_rnn.errors import ConfigError, ModelError, UnsupportedError
+from edge_rnn.graph import Gru, Lstm, Model, Window
 from edge_rnn_converters import convert, convert_with_report
 from edge_rnn_converters.cli import convert as command
 from edge_rnn_converters.source import UndescribedError
@@ -281,9 +281,48 @@ def test_errors_name_line_layer_and_arrays(toml: str, says: str, tmp_path: Path)
     assert refused(arrays, toml, tmp_path).startswith(says)
 
 
-def test_a_bidirectional_layer_is_refused(tmp_path: Path) -> None:
+DIRECTIONS: dict[str, dict[str, Any]] = {
+    "RNN": {"nonlinearity": "relu"},
+    "LSTM": {"num_layers": 2, "proj_size": 3},
+    "GRU": {"num_layers": 3, "bias": False},
+}
+
+
+@pytest.mark.parametrize("kind", DIRECTIONS)
+def test_both_directions_of_a_layer_in_windows(kind: str, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    net = getattr(torch.nn, kind)(5, 6, bidirectional=True, batch_first=True, **DIRECTIONS[kind])
+    line = f"{kind.lower()} activation=relu" if kind == "RNN" else kind.lower()
+    arrays = {f"net.{name}": a.detach().numpy() for name, a in net.state_dict().items()}
+    found = convert(file(arrays, tmp_path), "float32", network=line, mode=Window(8, 3),
+                    check="require")  # fmt: skip
+    x = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    for window in (x[i : i + 8] for i in range(0, 13, 3)):
+        with torch.inference_mode():
+            y = net(torch.from_numpy(window[None]))[0][0].numpy()
+        np.testing.assert_allclose(reference.run(found, window), y, atol=1e-5)
+
+
+def test_arrays_of_both_directions_by_names_of_ones_own(tmp_path: Path) -> None:
+    arrays = weights(a=(18, 5), b=(18, 6), c=(18, 5), d=(18, 6))
+    names = 'weight_ih = "a", weight_hh = "b", weight_ih_reverse = "c", weight_hh_reverse = "d"'
+    toml = f'[[layer]]\ntype = "gru"\nweights = {{ {names} }}\n'
+    own = {"a": "weight_ih_l0", "b": "weight_hh_l0", "c": "weight_ih_l0_reverse",
+           "d": "weight_hh_l0_reverse"}  # fmt: skip
+    found, told = (tmp_path / part for part in ("found", "told"))
+    found.mkdir(), told.mkdir()
+    (told / "net.toml").write_text(toml)
+    path, mode = file({own[name]: a for name, a in arrays.items()}, found), Window(4, 4)
+    wanted = convert(path, "float32", mode=mode)  # the arrays alone tell it
+    model = convert(file(arrays, told), "float32", description=told / "net.toml", mode=mode)
+    x = np.random.default_rng(0).normal(size=(4, 5))
+    np.testing.assert_array_equal(reference.run(model, x), reference.run(wanted, x))
+
+
+def test_a_layer_of_both_directions_needs_a_window(tmp_path: Path) -> None:
     arrays = cell("rnn", 3, 5, 6) | cell("rnn", 3, 5, 6, end="_l0_reverse")
-    with pytest.raises(ConfigError, match=r"rnn\.weight_ih_l0_reverse runs backward"):
+    with pytest.raises(UnsupportedError, match=r"looks ahead|--window"):
         convert(file(arrays, tmp_path))
 
 

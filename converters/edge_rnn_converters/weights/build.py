@@ -13,6 +13,7 @@ from edge_rnn.errors import ModelError
 from edge_rnn.graph import (
     F32,
     Activation,
+    Concat,
     Dense,
     Embedding,
     Input,
@@ -29,6 +30,7 @@ from edge_rnn.graph import (
     Softmax,
     value_dimensions,
 )
+from edge_rnn.windows import Reverse
 from edge_rnn_converters import gates
 from edge_rnn_converters.source import Names
 from edge_rnn_converters.weights import schema, windows
@@ -108,13 +110,33 @@ def _reset(keys: schema.Gru, place: Place) -> Literal["before", "after"]:
 def _stack(place: Place, at: At, kind: gates.Kind, make: Make) -> Built:
     """Each level reads the one before."""
     first, *others = levels(place, kind)
-    cell = replace(first.cell, w=columns(place, at, first.cell.w))
-    stack, source, nodes = (replace(first, cell=cell), *others), at.source, list[Node]()
-    for k, level in enumerate(stack):
+    source, nodes = at.source, list[Node]()
+    for k, level in enumerate((_reading(place, at, first), *others)):
         name = f"{at.name}.l{k}" if others else at.name
-        nodes.append(_level(level, name, source, make))
+        nodes += _directions(level, name, source, make)
         source = name
     return nodes, 0
+
+
+def _reading(place: Place, at: At, level: Level) -> Level:
+    """A stack's first level, whose weights are of what stands before it."""
+    cell = replace(level.cell, w=columns(place, at, level.cell.w))
+    back = level.backward and _reading(place, at, level.backward)
+    return replace(level, cell=cell, backward=back)
+
+
+def _directions(level: Level, name: str, source: str, make: Make) -> list[Node]:
+    """The level's nodes, the last of which has its name."""
+    if level.backward is None:
+        return [_level(level, name, source, make)]
+    ahead, turned, back, there = (f"{name}.{part}" for part in ("ahead", "turned", "back", "there"))
+    return [
+        _level(level, ahead, source, make),
+        Reverse(turned, source),
+        _level(level.backward, back, turned, make),
+        Reverse(there, back),
+        Concat(name, ahead, (there,)),
+    ]
 
 
 def _level(level: Level, name: str, source: str, make: Make) -> Node:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,10 +13,12 @@ from edge_rnn_converters.weights.layer import Place
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Level:
-    """One layer of a stack: its cell, and its projection (R, H) if it has one."""
+    """One layer of a stack: its cell, its projection (R, H) if it has one, and what reads the same
+    backward, its outputs beside this one's, if it has that."""
 
     cell: gates.Cell
     projection: F32 | None = None
+    backward: Level | None = None
 
 
 def levels(place: Place, kind: gates.Kind) -> list[Level]:
@@ -29,16 +31,15 @@ def levels(place: Place, kind: gates.Kind) -> list[Level]:
         n = 0
         while f"weight_ih_l{n}" in place.arrays or not n:
             n += 1
-        if "weight_ih_l0_reverse" in place.arrays:
-            raise place.error("weights", f"{place.names['weight_ih_l0_reverse']} {_AHEAD}")
-        return [_pytorch(place, blocks, f"_l{k}") for k in range(n)]
+        return [_directions(place, blocks, f"_l{k}") for k in range(n)]
     return [(_keras if place.layout == "keras" else _onnx)(place, blocks)]
 
 
-_AHEAD = (
-    "runs backward: its result at a step depends on steps that a stream does not have yet; train "
-    "the layer forward only"
-)
+def _directions(place: Place, blocks: int, end: str) -> Level:
+    level, back = _pytorch(place, blocks, end), f"{end}_reverse"
+    if f"weight_ih{back}" not in place.arrays:
+        return level
+    return replace(level, backward=_pytorch(place, blocks, back))
 
 
 def _pytorch(place: Place, blocks: int, end: str) -> Level:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -156,8 +157,10 @@ def place(description: Description, index: int, layout: Framework, arrays: Array
 
 def _levels(given: Mapping[str, str]) -> dict[str, str]:
     """Roles of a cell with one layer have its number, 0, too."""
-    cell = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
-    return {f"{role}_l0" if role in cell else role: name for role, name in given.items()}
+    return {_CELL.sub(r"\1_l0\2", role): name for role, name in given.items()}
+
+
+_CELL = re.compile("^(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(_reverse)?$")
 
 
 def _group(

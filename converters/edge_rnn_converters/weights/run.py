@@ -19,15 +19,16 @@ class _Nothing:
         raise CannotRunError("nothing runs arrays in ONNX's layout without their graph")
 
 
-def runner(places: Sequence[Place], schedule: Schedule) -> Runner:
-    """What runs the layers, whose outputs are there at these steps: torch for PyTorch's layout,
+def runner(places: Sequence[Place], schedule: Schedule | None) -> Runner:
+    """What runs the layers, whose outputs are there at these steps (None: when a window is whole,
+    which only PyTorch's layout has, both directions in one layer): torch for PyTorch's layout,
     Keras for Keras's."""
     match places[0].layout:
         case "pytorch":
             from edge_rnn_converters.weights.run_torch import TorchRunner
 
             return TorchRunner(places, schedule)
-        case "keras":
+        case "keras" if schedule is not None:
             from edge_rnn_converters.weights.run_keras import KerasRunner
 
             return KerasRunner(places, schedule)

@@ -26,10 +26,11 @@ _ACTS = {
 @dataclass(frozen=True, slots=True, eq=False)
 class TorchRunner:
     """Runs the layers one after the other. Between them stands a tensor (T, width), or, of a
-    frame, (T, channels, positions) as PyTorch has it."""
+    frame, (T, channels, positions) as PyTorch has it. `schedule`: when the converted model has
+    outputs; None: when a window is whole, the last one."""
 
     places: Sequence[Place]
-    schedule: Schedule
+    schedule: Schedule | None
 
     def __call__(self, x: F32) -> SourceRun:
         """x (T, I) -> every output. Raises CannotRunError without torch, or where it has no such
@@ -48,9 +49,11 @@ class TorchRunner:
             torch.set_num_threads(threads)
         if value.ndim == 3:
             value = value.transpose(1, 2).flatten(1)
-        y = value.numpy()
+        y, framework = value.numpy(), f"torch {torch.__version__}"
+        if self.schedule is None:
+            return SourceRun(framework, np.array([len(x) - 1]), y[-1:])
         steps = self.schedule.first + self.schedule.period * np.arange(len(y))
-        return SourceRun(f"torch {torch.__version__}", steps, y)
+        return SourceRun(framework, steps, y)
 
 
 @singledispatch
@@ -95,8 +98,10 @@ def _(keys: schema.Rnn | schema.Lstm | schema.Gru, place: Place, x: Any) -> Any:
     if (projection := state.get("weight_hr_l0")) is not None:
         options["proj_size"] = len(projection)
     hidden = (state["weight_hh_l0"] if projection is None else projection).shape[1]
+    both = "weight_ih_l0_reverse" in state
     module = getattr(torch.nn, keys.TYPE.upper())(
-        x.shape[1], hidden, sum("weight_ih" in role for role in state),
+        x.shape[1], hidden, sum("weight_ih" in role for role in state) // (1 + both),
+        bidirectional=both,
         bias="bias_ih_l0" in state, batch_first=True, **options,
     )  # fmt: skip
     try:

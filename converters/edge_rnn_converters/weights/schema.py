@@ -64,7 +64,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rnn(Layer):
-    """nn.RNN, nn.RNNCell, SimpleRNN"""
+    """nn.RNN in both directions too, nn.RNNCell, SimpleRNN"""
 
     TYPE: ClassVar[str] = "rnn"
     KIND: ClassVar[Kind] = "rnn"
@@ -75,7 +75,7 @@ class Rnn(Layer):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lstm(Layer):
-    """nn.LSTM with all its layers and its projection, nn.LSTMCell"""
+    """nn.LSTM with all its layers, directions and its projection, nn.LSTMCell"""
 
     TYPE: ClassVar[str] = "lstm"
     KIND: ClassVar[Kind] = "lstm"
@@ -87,7 +87,7 @@ class Lstm(Layer):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gru(Layer):
-    """nn.GRU with all its layers, nn.GRUCell"""
+    """nn.GRU with all its layers and directions, nn.GRUCell"""
 
     TYPE: ClassVar[str] = "gru"
     KIND: ClassVar[Kind] = "gru"

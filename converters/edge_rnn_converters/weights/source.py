@@ -46,7 +46,7 @@ def read(path: Path, form: Format, options: Options) -> Source:
     width = _width(description, places[0])
     model = build(places, width)
     _check_unused(description, places, arrays)
-    run = runner(places, output_schedule(model))
+    run = runner(places, None if model.looks_ahead else output_schedule(model))
     return Source(fold(model), _MADE_BY[form], arrays.notes, run)
 
 
