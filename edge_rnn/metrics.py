@@ -74,6 +74,7 @@ class Metrics:
     publish_errors: int = 0
     connects: int = 0
     disconnects: int = 0
+    sessions_lost: int = 0
     saves: int = 0
     save_errors: int = 0
     written_bytes: int = 0

@@ -136,6 +136,7 @@ def load_config(path: str | Path) -> Config:
     spec = _spec(tables)
     routes = _routes(source, spec, tables)
     _check_status(source, tables.status, routes)
+    _check_watermark(source, tables, routes)
     _check_paths(source, tables.input, tables.broker)
     _check_broker(source, tables.broker, ("broker",))
     if tables.output.broker:
@@ -211,6 +212,20 @@ def _check_status(source: Source, status: Status | None, routes: Routes) -> None
         raise source.error(("status", "topic"), f"{topic!r} is not one topic to publish to")
     if any(overlap(topic, p.own_filter) for p in routes.patterns):
         raise source.error(("status", "topic"), f"{topic!r} matches an input topic")
+
+
+def _check_watermark(source: Source, tables: Tables, routes: Routes) -> None:
+    topic, keys = tables.output.watermark, ("output", "watermark")
+    if topic is None:
+        return
+    if not tables.input.sequence:
+        raise source.error(keys, "needs input.sequence: it tells up to which number all is safe")
+    before, *after = topic.split("{stream}")
+    if len(after) != 1 or any(c in before + after[0] for c in "+#{}\0"):
+        raise source.error(keys, f"{topic!r} is not one topic for each {{stream}}")
+    below = before[: before.rfind("/") + 1] + "#"  # a stream's id may have several levels
+    if any(overlap(below, p.own_filter) for p in routes.patterns):
+        raise source.error(keys, f"{below!r} matches an input topic: begin it with another level")
 
 
 def _check_paths(source: Source, table: Input, broker: Broker) -> None:

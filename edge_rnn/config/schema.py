@@ -147,6 +147,8 @@ class Output:
     topic: Text
     qos: Qos = 1
     retain: bool = False
+    watermark: Text | None = None
+    watermark_every: Seconds = Seconds(5.0)
     broker: Broker | None = None
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from edge_rnn.config.schema import State
 from edge_rnn.daemon.outbox import Outbox
 from edge_rnn.daemon.pace import Pace
+from edge_rnn.daemon.watermarks import Watermarks
 from edge_rnn.journal import Journal, Letter
 from edge_rnn.messages import Message, Result
 from edge_rnn.metrics import Metrics
@@ -46,9 +47,10 @@ class Commits:
         outbox: Outbox,
         metrics: Metrics,
         clock: Callable[[], float],
+        watermarks: Watermarks | None = None,
     ) -> None:
         self._pipeline, self._journal, self._outbox = pipeline, journal, outbox
-        self._metrics, self._clock = metrics, clock
+        self._metrics, self._clock, self._watermarks = metrics, clock, watermarks
         self._exact = state.save_every is None
         least = state.commit_every if self._exact else state.save_every
         buys = "answers wait for up to {}" if self._exact else "a crash forgets up to {}"
@@ -117,6 +119,8 @@ class Commits:
             return 0
         box = self._journal.commit(changes, letters, arrived)
         self._pipeline.saved()
+        if self._watermarks:
+            self._watermarks.committed(changes.marks, changes.dropped)
         arrived.clear()
         self._last = start
         self._metrics.saves += 1

@@ -31,6 +31,7 @@ COUNTERS = {
     "publish_errors": ("publish_errors", "Publications that the broker refused."),
     "connects": ("connects", "Connections that were accepted."),
     "disconnects": ("disconnects", "Connections that were lost."),
+    "sessions_lost": ("sessions_lost", "Sessions that the broker did not keep."),
     "commits": ("saves", "Transactions of the state file."),
     "commit_errors": ("save_errors", "Transactions that the disk did not take."),
     "written_bytes": ("written_bytes", "Bytes that went to disk with the commits."),

@@ -18,6 +18,7 @@ from edge_rnn.daemon.plan import Plan, make_plan
 from edge_rnn.daemon.report import Reporter
 from edge_rnn.daemon.signals import Signals
 from edge_rnn.daemon.systemd import notify
+from edge_rnn.daemon.watermarks import Watermarks
 from edge_rnn.daemon.wires import Wires
 from edge_rnn.errors import EdgeRnnError, StateError
 from edge_rnn.graph import state_width
@@ -57,7 +58,13 @@ class Service:
         for box, letters in self._journal.outbox():
             self._outbox.put(box, letters)
         self._commits = Commits(
-            tables.state, plan.pipeline, self._journal, self._outbox, metrics, clock
+            tables.state,
+            plan.pipeline,
+            self._journal,
+            self._outbox,
+            metrics,
+            clock,
+            self._watermarks,
         )
         now = clock()
         self._beat_at = self._expire_at = now
@@ -84,7 +91,12 @@ class Service:
         return following
 
     def _continue(self) -> None:
-        self._reporter.evictions(self._plan.pipeline.load(self._journal.load(), clock()))
+        saved, output = self._journal.load(), self._plan.config.tables.output
+        self._reporter.evictions(self._plan.pipeline.load(saved, clock()))
+        self._watermarks = None
+        if output.watermark:
+            every = float(output.watermark_every)
+            self._watermarks = Watermarks(output.watermark, every, saved.marks)
         if self._journal.discarded:
             log.warning("discarded %d streams of another model", self._journal.discarded)
         if self._journal.kept:
@@ -125,6 +137,8 @@ class Service:
 
     def _adopt(self, commit: Commit) -> None:
         self._reporter.evictions(self._plan.pipeline.adopt(commit))
+        if self._watermarks:
+            self._watermarks.committed(commit.marks, commit.dropped)
 
     def _patience(self) -> float:
         """How long a poll may wait."""
@@ -190,6 +204,8 @@ class Service:
         if now >= self._stats_at:
             self._reporter.stats(self._plan.pipeline.streams)
             self._stats_at = now + self._plan.config.tables.log.stats_every
+        if self._watermarks:
+            self._watermarks.publish(self._wires.input, now, self._metrics.sessions_lost)
         if self._wires.input.ready and not self._noted:
             filters = msgspec.json.encode(list(self._plan.settings.filters)).decode()
             self._journal.remember("filters", filters)
@@ -232,6 +248,8 @@ class Service:
             self._answer(early=True)
         if not self._commits:
             self._commits.save()
+        if self._watermarks:
+            self._watermarks.publish(self._wires.input, math.inf, self._metrics.sessions_lost)
         self._flush(deadline)
         self._wires.output.offline()
         self._flush(deadline)

@@ -201,6 +201,7 @@ class Link:
         if not a.session_present and self._known and s.filters:
             text = "%s: the broker has lost our session: messages it held for us are gone"
             log.warning(text, self.name)
+            self._metrics.sessions_lost += 1
         if a.session_expiry is not None and a.session_expiry < int(s.session_expiry):
             text = "%s: the broker keeps our session for %.0f s only, not for session_expiry's %.0f"
             log.warning(text, self.name, a.session_expiry, s.session_expiry)
