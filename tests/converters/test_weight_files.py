@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import struct
 import warnings
 import zipfile
@@ -21,6 +22,7 @@ from edge_rnn_converters import convert
 from edge_rnn_converters.detect import detect
 from edge_rnn_converters.weights import arrays as arrays_module
 from edge_rnn_converters.weights.arrays import read_arrays
+from edge_rnn_converters.weights.checkpoint import checkpoint as read_checkpoint
 from tests.converters.test_hostile import Bomb, variants
 from tests.converters.test_weights import cell, file
 from tests.effort import fewer
@@ -160,16 +162,41 @@ def test_two_models_in_a_checkpoint_need_a_prefix(tmp_path: Path) -> None:
 def test_a_pickled_module_is_not_loaded(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     torch.save(torch.nn.Linear(2, 3), tmp_path / "m.pt")
-    w = torch.zeros(2, 2)
     with pytest.raises(UnsupportedError, match=r"of torch\.nn.*Linear, which could run code"):
         convert(tmp_path / "m.pt")
-    torch.save({"w": w, "loss": np.float64(0.5)}, tmp_path / "n.pt")
-    with pytest.raises(UnsupportedError, match=r"multiarray\.scalar, .*save\(model\.state_dict"):
+    torch.save({"w": np.zeros((2, 2))}, tmp_path / "n.pt")
+    with pytest.raises(UnsupportedError, match=r"_reconstruct, .*save\(model\.state_dict"):
         convert(tmp_path / "n.pt")
     for legacy in (False, True):
         torch.save({"x": Bomb()}, tmp_path / "b.pt", _use_new_zipfile_serialization=not legacy)
         with pytest.raises(UnsupportedError, match="could run code"):
             convert(tmp_path / "b.pt")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_numbers_of_numpy_beside_the_weights(legacy: bool, tmp_path: Path) -> None:
+    numbers = {"loss": np.float64(0.5), "epoch": np.int64(3), "best": [np.float32(1), np.True_]}
+    tree = {"state_dict": ARRAYS, "seen": numbers, **numbers}
+    options = {"_use_new_zipfile_serialization": not legacy}
+    path = checkpoint(tree, tmp_path / "w.pt", **options)
+    assert b"scalar" in path.read_bytes()
+    same(path, "torch-checkpoint")
+
+
+def test_numpy_makes_nothing_of_a_checkpoint(tmp_path: Path) -> None:
+    """Numbers whose dtype says that they hold objects, and a size that no number has."""
+    torch = pytest.importorskip("torch")
+    made = next(iter(np.float64(0.5).__reduce__()))
+
+    class Hostile:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return made, (np.dtype("O"), b"x"), None
+
+    torch.save({"w": torch.zeros(2, 2), "a": Hostile()}, tmp_path / "w.pt")
+    values, _ = read_checkpoint(tmp_path / "w.pt")
+    assert list(values) == ["w"]
+    with pytest.raises(pickle.UnpicklingError, match="scalar"):  # allowed here alone
+        torch.load(tmp_path / "w.pt", weights_only=True)
 
 
 def test_tensors_that_are_not_plain(tmp_path: Path) -> None:

@@ -19,6 +19,20 @@ from edge_rnn_converters.source import MAX_BYTES
 _SAVE = "save the weights alone, with torch.save(model.state_dict(), 'weights.pt')"
 
 
+class _Number:
+    """Stands for a NumPy number in a checkpoint, a best loss say, and for its dtype: none is asked
+    for, so NumPy, which takes a pickle's word for the size of things, is not let make them."""
+
+    def __init__(self, *given: object) -> None:
+        """Whatever it is made of."""
+
+    def __setstate__(self, state: object) -> None:
+        """Nothing is kept."""
+
+
+_NUMPY = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype")
+
+
 def checkpoint(path: Path) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
     """The tensors of a checkpoint by their dotted place in it, and the places of its state_dicts.
 
@@ -31,7 +45,8 @@ def checkpoint(path: Path) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
         raise MissingExtraError("torch", extra="torch", need="to read PyTorch checkpoints") from e
     _check_size(path)
     try:
-        with warnings.catch_warnings():
+        numbers = torch.serialization.safe_globals([(_Number, name) for name in _NUMPY])
+        with warnings.catch_warnings(), numbers:
             warnings.simplefilter("ignore")  # of the storage types of old files
             tree = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, AssertionError) as e:
