@@ -77,6 +77,30 @@ def test_lengths_that_are_all_the_steps(make: Any, inputs: Any, tmp_path: Path) 
     assert kinds(agrees(model, tmp_path)) == ["gru"]
 
 
+ATTRIBUTES: list[tuple[str, dict[str, Any]]] = [
+    *((kind, {"clip": 0.3}) for kind in BLOCKS),
+    *(("GRU", {"linear_before_reset": n}) for n in (0, 1)),
+    *(("LSTM", {"input_forget": n, "peepholes": p}) for n in (0, 1) for p in (False, True)),
+    ("RNN", {"activations": ["ScaledTanh"] * 2, "activation_alpha": [0.7, 0.8],
+             "activation_beta": [0.9, 1.1]}),
+    ("GRU", {"activations": ["HardSigmoid", "LeakyRelu"] * 2,
+             "activation_alpha": [0.3, 0.1, 0.25, 0.2], "activation_beta": [0.4, 0.5]}),
+    ("LSTM", {"activations": ["HardSigmoid", "Softsign", "Elu"] * 2,
+              "activation_alpha": [0.3, 0.6, 0.25, 0.7], "activation_beta": [0.4, 0.5]}),
+]  # fmt: skip
+"""What ONNX Runtime runs of what a cell may have; it has no layout 1 (see test_onnx)."""
+
+
+@pytest.mark.parametrize(("kind", "attrs"), ATTRIBUTES)
+def test_each_attribute_in_both_directions(
+    kind: str, attrs: dict[str, Any], tmp_path: Path
+) -> None:
+    g, attrs = Graph(), dict(attrs)
+    more = ["", "", "", g.const(random(2, 3 * H))] if attrs.pop("peepholes", False) else []
+    y = cell(g, kind, "bidirectional", *more, **attrs)[0]
+    agrees(g.model({"x": [20, 1, I]}, [y]), tmp_path)
+
+
 ACTS = {"Relu": 0, "Tanh": 0, "Sigmoid": 0, "Softsign": 0, "Softplus": 0, "HardSigmoid": 2,
         "Elu": 1, "LeakyRelu": 1, "ScaledTanh": 2, "ThresholdedRelu": 1, "Affine": 2}  # fmt: skip
 """The activations of cells, and how many numbers each takes."""
