@@ -4,8 +4,6 @@ session."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -14,14 +12,16 @@ from numpy.typing import NDArray
 from edge_rnn.errors import MissingExtraError
 from edge_rnn.graph import F32
 from edge_rnn.hosted import Interpreter, Tensor
+from edge_rnn_converters import litert
 
-_PACKAGES = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtime"}
 _WHOLE = (np.int8, np.uint8, np.int16)
 
 
 def load(blob: bytes, shapes: Mapping[str, tuple[int, ...]]) -> Interpreter:
     """See `edge_rnn.hosted.Opener`."""
-    engine, kind = _engine()
+    if (found := litert.found()) is None:
+        raise MissingExtraError("ai-edge-litert", extra="litert", need="to run models with LiteRT")
+    engine, kind = found
     if blob[4:8] != b"TFL3":
         raise ValueError("not a TFLite file")
     loaded = kind(model_content=blob, num_threads=1)
@@ -31,17 +31,6 @@ def load(blob: bytes, shapes: Mapping[str, tuple[int, ...]]) -> Interpreter:
             loaded.resize_tensor_input(inputs[name]["index"], shape, strict=True)
     loaded.allocate_tensors()
     return _Loaded(engine, loaded)
-
-
-def _engine() -> tuple[str, Any]:
-    """(its name and version, the class Interpreter)."""
-    for module, package in _PACKAGES.items():
-        try:
-            kind = import_module(f"{module}.interpreter").Interpreter
-        except ImportError:
-            continue
-        return f"{package} {version(package)}", kind
-    raise MissingExtraError("ai-edge-litert", extra="litert", need="to run models with LiteRT")
 
 
 def _named(loaded: Any, side: str) -> dict[str, dict[str, Any]]:
@@ -64,10 +53,10 @@ class _Loaded:
 
     def __call__(self, feed: Mapping[str, F32], names: Sequence[str]) -> list[NDArray[Any]]:
         for name, a in feed.items():
-            self._loaded.set_tensor(self._fed[name]["index"], _stored(a, self._fed[name]))
+            self._loaded.set_tensor(self._fed[name]["index"], litert.stored(a, self._fed[name]))
         self._loaded.invoke()
         asked = [self._asked[name] for name in names]
-        return [_meant(self._loaded.get_tensor(d["index"]), d) for d in asked]
+        return [litert.meant(self._loaded.get_tensor(d["index"]), d) for d in asked]
 
     def reset(self) -> None:
         """Zero the states that it keeps in variable tensors."""
@@ -79,20 +68,3 @@ def _tensor(name: str, details: dict[str, Any]) -> Tensor:
     shape = tuple(int(n) if n > 0 else None for n in open_)
     whole = details["dtype"] in _WHOLE and details["quantization"][0] > 0
     return Tensor(name, shape, whole or details["dtype"] in (np.float32, np.float16))
-
-
-def _stored(a: F32, details: dict[str, Any]) -> NDArray[Any]:
-    """Quantized where the tensor is: round(a / scale) + zero, as TFLite's specification has it."""
-    kind, (scale, zero) = details["dtype"], details["quantization"]
-    if not scale or not np.issubdtype(kind, np.integer):
-        return np.asarray(a, kind)
-    limits = np.iinfo(kind)
-    whole = np.rint(a / np.float32(scale)) + zero
-    return np.asarray(np.clip(whole, limits.min, limits.max), kind)
-
-
-def _meant(a: NDArray[Any], details: dict[str, Any]) -> NDArray[Any]:
-    scale, zero = details["quantization"]
-    if not scale or not np.issubdtype(a.dtype, np.integer):
-        return np.asarray(a)
-    return np.asarray((a.astype(np.float32) - np.float32(zero)) * np.float32(scale))

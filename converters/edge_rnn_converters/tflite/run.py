@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.graph import F32
+from edge_rnn_converters import litert
 from edge_rnn_converters.source import CannotRunError, Runner, SourceRun
 from edge_rnn_converters.tensors.run import Engine
 
@@ -44,42 +44,21 @@ def engine(
 
     def call(feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         for value, d in fed:
-            interpreter.set_tensor(d["index"], _stored(feed[value], d))
+            interpreter.set_tensor(d["index"], litert.stored(feed[value], d))
         interpreter.invoke()
-        found = {value: _meant(interpreter.get_tensor(d["index"]), d) for value, d in fetched}
+        found = {value: litert.meant(interpreter.get_tensor(d["index"]), d) for value, d in fetched}
         return {**inside, **found}
 
     return Engine(name, call)
 
 
 def _interpreter(blob: bytes) -> tuple[str, Any]:
-    for package, called in (("ai_edge_litert", "LiteRT"), ("tflite_runtime", "TFLite")):
-        try:
-            module = import_module(f"{package}.interpreter")
-        except ImportError:
-            continue
-        version = getattr(import_module(package), "__version__", "")
-        name = f"{called} {version}".strip()
-        try:
-            interpreter = module.Interpreter(model_content=blob, num_threads=1)
-            interpreter.allocate_tensors()
-        except (RuntimeError, ValueError) as e:
-            raise CannotRunError(f"{name} can't load it: {e}") from e
-        return name, interpreter
-    raise CannotRunError("LiteRT is not installed: pip install ai-edge-litert")
-
-
-def _stored(a: NDArray[Any], details: Mapping[str, Any]) -> NDArray[Any]:
-    """Numbers as the input tensor holds them."""
-    scale, zero = details["quantization"]
-    dtype = np.dtype(details["dtype"])
-    if not scale:
-        return np.ascontiguousarray(a, dtype)
-    limits = np.iinfo(dtype)
-    return np.asarray(np.clip(np.rint(a / scale) + zero, limits.min, limits.max), dtype)
-
-
-def _meant(a: NDArray[Any], details: Mapping[str, Any]) -> NDArray[Any]:
-    """The numbers that an output tensor stands for."""
-    scale, zero = details["quantization"]
-    return np.asarray((a.astype(np.float32) - zero) * np.float32(scale)) if scale else a
+    if (found := litert.found()) is None:
+        raise CannotRunError("LiteRT is not installed: pip install ai-edge-litert")
+    name, kind = found
+    try:
+        interpreter = kind(model_content=blob, num_threads=1)
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as e:
+        raise CannotRunError(f"{name} can't load it: {e}") from e
+    return name, interpreter
