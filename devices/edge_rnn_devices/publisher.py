@@ -13,31 +13,29 @@ new one is of a later epoch. edge-rnn reads both by `input.sequence = "seq"` and
 from __future__ import annotations
 
 import logging
-import sqlite3
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_rnn.errors import EdgeRnnError
+from edge_rnn.errors import BrokerError, EdgeRnnError
+from edge_rnn.metrics import Metrics
+from edge_rnn.mqtt.inbox import Inbox
+from edge_rnn.mqtt.link import Link, wait
+from edge_rnn.mqtt.settings import Settings
+from edge_rnn_devices.spool import Spool, Spooled
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS life (epoch INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS streams (stream TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS spool (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, payload BLOB NOT NULL
-);
-"""
-_IN_FLIGHT = 100
-_HANDED_OVER = 1000
-_Spooled = tuple[int, str, bytes]
+_IDLE = 60.0  # seconds; whatever happens ends it
+_PACE = 0.002  # seconds for which confirmations gather
+_RETRY = 1.0  # seconds, after a save that failed
+_MOST = 1000  # messages received at once
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +45,15 @@ class SpoolFullError(EdgeRnnError):
 
 
 class Publisher:
-    """Sends over MQTT 3.1.1 at QoS 1, in order, from a thread of its own.
+    """Sends at QoS 1, in order, from threads of its own: one saves, one speaks with the broker.
 
     path: the spool, used by one publisher at a time. topic: a template with `{stream}`. client_id:
     the same at each start. group: seconds for which numbers and messages are gathered into one
     transaction; a message is sent once it is on disk. size: how many messages may wait; when they
     do, `send` raises SpoolFullError, so that nothing is thrown away in silence.
+    connection: further fields of `edge_rnn.mqtt.settings.Settings`: `tls`, `username`, ...;
+    `protocol="3.1.1", client="paho"` for a broker that speaks no MQTT 5.
+    Raises OSError when the spool can't be used; a broker that can't be reached is tried again.
     """
 
     def __init__(
@@ -65,68 +66,80 @@ class Publisher:
         client_id: str,
         group: float = 0.02,
         size: int = 100_000,
+        **connection: Any,
     ) -> None:
-        self._path, self._topic, self._group, self._size = path, topic, group, size
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.executescript(_TABLES)
-        self.epoch = self._claim()
-        self._next: dict[str, int] = dict(self._db.execute("SELECT stream, seq FROM streams"))
+        self._topic, self._group, self._size = topic, group, size
+        self._settings = Settings(host, port, client_id, session_expiry=0, **connection)
+        self._spool = Spool(path)
+        self.epoch, self._numbers = self._spool.epoch, self._spool.numbers
+        self._last = self._spool.last
         self._lock, self._saving = threading.Lock(), threading.Lock()
-        self._fresh: list[_Spooled] = []  # not on disk yet
-        self._dirty: set[str] = set()
-        spooled = self._db.execute("SELECT id, topic, payload FROM spool ORDER BY id")
-        self._safe: deque[_Spooled] = deque(spooled)  # on disk, to be sent
-        self._ids: dict[int, int] = {}  # packet id -> message, of what is on its way
-        self._arrived: deque[int] = deque()  # packet ids, from the client's thread
-        self._last = self._scalar("SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence")
-        self._waiting, self._closing = len(self._safe), False
-        self._client = self._connect(host, port, client_id)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._fresh: list[Spooled] = []  # not on disk yet
+        self._kept = {m.id: m for m in self._spool.messages()}
+        self._safe = deque(self._kept.values())  # of the kept ones, those to be sent
+        self._released: deque[int] = deque()  # of the kept ones, those that may go
+        self._waiting = len(self._kept)
+        self._unsaved, self._closing = threading.Event(), threading.Event()
+        self._wakeup, self._waker = os.pipe()
+        os.set_blocking(self._wakeup, False)
+        os.set_blocking(self._waker, False)
+        self._metrics, self._inbox = Metrics(), Inbox(_MOST, "drop_oldest")
+        self._link = Link(
+            self._settings,
+            self._inbox,
+            self._metrics,
+            wakeup=self._wakeup,
+            clock=time.monotonic,
+            patient=True,
+        )
+        self._on_its_way = False
+        targets = (self._save_on, self._speak_on)
+        self._threads = [threading.Thread(target=t, daemon=True) for t in targets]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def waiting(self) -> int:
         """How many messages the broker has not confirmed."""
         return self._waiting
 
+    @property
+    def refused(self) -> int:
+        """How many messages the broker would not take; the log has the first one's reason."""
+        return self._metrics.publish_errors
+
     def send(self, stream: str, values: Mapping[str, Any]) -> int:
         """Number a message and have it sent -> its number. Raises SpoolFullError."""
         with self._lock:
             if self._waiting >= self._size:
                 raise SpoolFullError(f"{self._size} messages wait for the broker already")
-            number = self._next[stream] = self._next.get(stream, 0) + 1
+            number = self._numbers[stream] = self._numbers.get(stream, 0) + 1
             payload = msgspec.json.encode({**values, "seq": number, "epoch": self.epoch})
             self._last += 1
             self._waiting += 1
-            self._fresh.append((self._last, self._topic.replace("{stream}", stream), payload))
-            self._dirty.add(stream)
+            self._fresh.append(Spooled(self._last, stream, number, payload))
+        if not self._unsaved.is_set():
+            self._unsaved.set()
         return number
 
     def flush(self) -> None:
         """Make durable what was sent so far, in one transaction. Raises OSError."""
         with self._saving:
-            arrived = list(self._arrived)
             with self._lock:
-                fresh, dirty = self._fresh, self._dirty
-                numbers = [(s, self._next[s]) for s in dirty]
-                self._fresh, self._dirty = [], set()
-            if not (fresh or arrived):
+                fresh, self._fresh = self._fresh, []
+            gone = [self._released.popleft() for _ in range(len(self._released))]
+            if not (fresh or gone):
                 return
             try:
-                self._save(fresh, numbers, [self._ids[i] for i in arrived])
+                self._spool.save(fresh, {m.stream: m.seq for m in fresh}, gone)
             except OSError:
                 with self._lock:
-                    self._fresh, self._dirty = fresh + self._fresh, dirty | self._dirty
+                    self._fresh = fresh + self._fresh
+                self._released.extend(gone)
                 raise
-            for mid in arrived:
-                self._arrived.popleft()
-                del self._ids[mid]
-            with self._lock:
-                self._waiting -= len(arrived)
-            self._safe.extend(fresh)
+            self._saved(fresh, gone)
+        if fresh:
+            self._wake()
 
     def drain(self, seconds: float) -> bool:
         """Wait until the broker has everything -> whether it has."""
@@ -137,12 +150,18 @@ class Publisher:
 
     def close(self) -> None:
         """Make all durable and end; what is not confirmed is sent at the next start."""
-        self._closing = True
-        self._thread.join()
-        self._client.disconnect()
-        self._client.loop_stop()
-        self.flush()
-        self._db.close()
+        self._closing.set()
+        self._unsaved.set()
+        self._wake()
+        for thread in self._threads:
+            thread.join()
+        self._link.close()
+        try:
+            self.flush()
+        finally:
+            self._spool.close()
+            os.close(self._wakeup)
+            os.close(self._waker)
 
     def __enter__(self) -> Self:
         return self
@@ -152,52 +171,61 @@ class Publisher:
     ) -> None:
         self.close()
 
-    def _claim(self) -> int:
-        """The epoch: of the spool, or the time at which it is made, in microseconds."""
-        if not self._scalar("SELECT COUNT(*) FROM life"):
-            self._db.execute("INSERT INTO life VALUES (?)", (time.time_ns() // 1000,))
-        return self._scalar("SELECT epoch FROM life")
+    def _saved(self, fresh: list[Spooled], gone: list[int]) -> None:
+        with self._lock:
+            self._kept.update((m.id, m) for m in fresh)
+            self._safe.extend(fresh)
+            self._waiting -= sum(self._kept.pop(i, None) is not None for i in gone)
 
-    def _connect(self, host: str, port: int, client_id: str) -> paho.Client:
-        client = paho.Client(CallbackAPIVersion.VERSION2, client_id)
-        client.max_inflight_messages_set(_IN_FLIGHT)
-        client.max_queued_messages_set(0)
-        client.reconnect_delay_set(1, 30)
-        client.on_publish = self._on_publish
-        client.connect_async(host, port)
-        client.loop_start()
-        return client
+    def _wake(self) -> None:
+        with suppress(BlockingIOError):  # full: it is going to wake up
+            os.write(self._waker, b"\0")
 
-    def _run(self) -> None:
-        while not self._closing:
-            time.sleep(self._group)
+    def _save_on(self) -> None:
+        while not self._closing.is_set():
+            self._unsaved.wait()
+            self._closing.wait(self._group)
+            self._unsaved.clear()
             try:
                 self.flush()
             except OSError as e:
                 log.error("%s; nothing new is sent until it works", e)
-            self._hand_over()
+                self._unsaved.set()
+                self._closing.wait(_RETRY)
 
-    def _save(
-        self, fresh: list[_Spooled], numbers: list[tuple[str, int]], arrived: list[int]
-    ) -> None:
-        try:
-            with self._db:
-                self._db.execute("BEGIN")
-                self._db.executemany("INSERT INTO spool VALUES (?, ?, ?)", fresh)
-                self._db.executemany("INSERT OR REPLACE INTO streams VALUES (?, ?)", numbers)
-                self._db.executemany("DELETE FROM spool WHERE id = ?", [(i,) for i in arrived])
-        except sqlite3.Error as e:
-            raise OSError(f"{self._path}: can't save: {e}") from e
+    def _speak_on(self) -> None:
+        while not self._closing.is_set():
+            wait([self._link], self._wakeup, _IDLE)
+            with suppress(BlockingIOError):
+                os.read(self._wakeup, 4096)
+            try:
+                self._link.work(_MOST)
+            except BrokerError as e:
+                log.error("%s", e)
+                self._closing.wait(self._settings.retry_max)
+            self._release()
+            self._hand_over()
+            time.sleep(_PACE)
+
+    def _release(self) -> None:
+        """What has arrived may leave the spool."""
+        if arrived := self._link.confirmed[:]:
+            self._link.confirmed.clear()
+            self._released.extend(arrived)
+            self._unsaved.set()
 
     def _hand_over(self) -> None:
-        """To the client, which keeps them in order and sends them again after a reconnect."""
-        with self._saving:
-            while self._safe and len(self._ids) < _HANDED_OVER:
-                id_, topic, payload = self._safe.popleft()
-                self._ids[self._client.publish(topic, payload, 1).mid] = id_
-
-    def _on_publish(self, *args: Any) -> None:
-        self._arrived.append(args[2])
-
-    def _scalar(self, query: str) -> int:
-        return int(self._db.execute(query).fetchone()[0])
+        """To the link; all that is kept again, and in order, after a broken connection."""
+        if not self._link.ready:
+            if self._on_its_way:
+                self._link.forget()
+                with self._lock:
+                    self._safe = deque(self._kept.values())
+                self._on_its_way = False
+            return
+        for _ in range(min(self._link.room, len(self._safe))):
+            m = self._safe.popleft()
+            topic = self._topic.replace("{stream}", m.stream)
+            self._link.publish(topic, m.payload, 1, False, m.id)
+            self._on_its_way = True
+        self._link.flush()

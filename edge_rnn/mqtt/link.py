@@ -118,6 +118,10 @@ class Link:
         data = payload.encode() if isinstance(payload, str) else payload
         self._window.put(Publication(topic, data, qos, retain, tag))
 
+    def forget(self) -> None:
+        """Drop what was handed over and is not confirmed: its owner hands it over again."""
+        self._window.forget()
+
     def ack(self, messages: Iterable[Message]) -> None:
         """The messages are processed. Acknowledgements go out in the order the messages came,
         because some brokers disconnect who does otherwise."""

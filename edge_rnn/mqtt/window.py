@@ -73,6 +73,11 @@ class Window:
         self._waiting.extendleft(reversed(pending))
         self._pending.clear()
 
+    def forget(self) -> None:
+        """Drop all that waits or is not confirmed."""
+        self._waiting.clear()
+        self._pending.clear()
+
     def next_mid(self) -> int:
         """A packet id that nothing on its way has."""
         while True:

@@ -72,7 +72,7 @@ def test_a_killed_publisher_loses_and_doubles_nothing(tmp_path, broker, consumer
             durable += process.stdout.read().split()
     with publisher(tmp_path, broker.port) as p:
         assert p.drain(20)
-    wait_until("the last message", lambda: ("x", p._next["x"]) in numbers(consumer.messages))
+    wait_until("the last message", lambda: ("x", p._numbers["x"]) in numbers(consumer.messages))
     contents = numbers(consumer.messages)
     assert all(len(payloads) == 1 for payloads in contents.values())
     assert {f"{s}{n}" for s, n in contents} >= set(durable)
@@ -80,7 +80,8 @@ def test_a_killed_publisher_loses_and_doubles_nothing(tmp_path, broker, consumer
     assert len(predictions) == len(contents)
     assert not gaps
     for stream in "xy":
-        assert sorted(n for s, n in contents if s == stream) == list(range(1, p._next[stream] + 1))
+        numbered = sorted(n for s, n in contents if s == stream)
+        assert numbered == list(range(1, p._numbers[stream] + 1))
 
 
 def numbers(messages):
@@ -92,15 +93,16 @@ def numbers(messages):
     return found
 
 
-def test_what_waits_for_the_broker_is_sent_in_order_when_it_is_there(tmp_path):
+@pytest.mark.parametrize("client", [{}, {"protocol": "3.1.1", "client": "paho"}])
+def test_what_waits_for_the_broker_is_sent_in_order_when_it_is_there(tmp_path, client):
     port = free_port()
-    with publisher(tmp_path, port) as p:
+    with publisher(tmp_path, port, **client) as p:
         assert [p.send("x", {"a": i, "b": 0}) for i in range(50)] == list(range(1, 51))
         p.flush()
         assert not p.drain(0.1)
     broker = Mosquitto(tmp_path, port=port)
     broker.start()
-    with closing(Client(port, ["in/#"])) as consumer, publisher(tmp_path, port) as p:
+    with closing(Client(port, ["in/#"])) as consumer, publisher(tmp_path, port, **client) as p:
         p.send("x", {"a": 50, "b": 0})
         payloads = [msgspec.json.decode(m) for m in consumer.wait(51)]
         assert p.drain(20)
