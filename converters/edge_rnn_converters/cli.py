@@ -137,8 +137,9 @@ def convert(
 ) -> None:
     """Convert a trained model to a .ernn file.
 
-    Keras .keras and .h5, ONNX .onnx; and, with a description of their network, PyTorch .pt, .pth
-    and .ckpt, .safetensors, .npz, and Hugging Face folders.
+    Keras .keras, .h5 and Keras 2's SavedModel folders, ONNX .onnx, TFLite .tflite, PyTorch .pt2
+    and TorchScript .pt; and, with a description of their network, PyTorch .pt, .pth and .ckpt,
+    .safetensors, .npz, weights-only .h5, and Hugging Face folders.
 
     The result is checked: the float32 runtime against a float64 reference, and, if it is
     installed, the source framework (onnxruntime or keras) against the same reference. Then all of
