@@ -49,6 +49,8 @@ topic = "sensors/{{device}}/imu"
 qos = 1
 fields = {fields}
 timestamp = "timestamp"
+sequence = "seq"
+epoch = "epoch"
 
 [output]
 topic = "predictions/{{device}}/activity"
@@ -179,7 +181,7 @@ class Demo:
     def _simulator_args(self) -> list[str]:
         options = {
             "--host": self.broker.host,
-            "--port": self.broker.port,
+            "--port": self.broker.port5,
             "--devices": self.devices,
             "--speed": self.speed,
             "--seconds": self.seconds,

@@ -1,28 +1,30 @@
 """Simulated devices: real recordings replayed over MQTT at their true rate, or faster.
 
-Each device publishes `{"timestamp": s, "ax": ..., ...}` to `sensors/NAME/imu`, and, when its
-wearer changes activity, `{"timestamp": s, "activity": ...}` to `truth/NAME`, which the daemon
-never reads. Run as `python -m edge_rnn_devices.simulator`; on its end it prints how many messages
-it sent as JSON.
+Each device publishes `{"timestamp": s, "ax": ..., ..., "seq": n, "epoch": e}` to
+`sensors/NAME/imu`, and, when its wearer changes activity, `{"timestamp": s, "activity": ...}` to
+X
 """
 
 from __future__ import annotations
 
+import os
 import signal
-import threading
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 import click
 import msgspec
 
-from edge_rnn_devices.broker import connect
+from edge_rnn_devices.publisher import Publisher
 from edge_rnn_devices.recordings import ACTIVITIES, FEATURES, RATE_HZ, Recordings, day, load
 
 _PATIENCE = 10.0
+_GROUP = 0.005  # seconds: the demo shows how soon predictions come
 
 
 def device_names(count: int) -> list[str]:
@@ -52,17 +54,13 @@ def endless_day(recordings: Recordings, seed: int) -> Iterator[Sample]:
 
 
 class Simulator:
-    """Publishes the samples of several devices through one MQTT connection at QoS 1."""
+    """Publishes the samples of several devices, numbered, through one publisher."""
 
-    def __init__(self, host: str, port: int, days: dict[str, Iterator[Sample]]) -> None:
+    def __init__(self, publisher: Publisher, days: dict[str, Iterator[Sample]]) -> None:
         self.days = days
         self.sent = 0
         self._doing: dict[str, str] = {}
-        self._arrived = threading.Event()
-        self._client = connect(host, port)
-        self._marker = f"simulator/{self._client.client_id}"
-        self._client.subscribe(self._marker, lambda _: self._arrived.set(), qos=1)
-        self._client.start()
+        self._publisher = publisher
 
     def replay(self, rate: float, seconds: float) -> None:
         """A sample of every device `rate` times a second for `seconds` (0: without end)."""
@@ -74,22 +72,15 @@ class Simulator:
             self._tick()
             ticks += 1
 
-    def close(self) -> None:
-        """Wait until the broker has everything: one connection keeps its messages' order, so a
-        last one that comes back tells."""
-        self._client.publish(self._marker, b"", qos=1)
-        self._arrived.wait(_PATIENCE)
-        self._client.stop()
-
     def _tick(self) -> None:
         for device, samples in self.days.items():
             sample, now = next(samples), time.time()
             if self._doing.get(device) != sample.activity:
                 self._doing[device] = sample.activity
                 truth = {"timestamp": now, "activity": sample.activity}
-                self._client.publish(f"truth/{device}", msgspec.json.encode(truth), qos=1)
+                self._publisher.send(f"truth/{device}", truth)
             reading = {"timestamp": now, **dict(zip(FEATURES, sample.features, strict=True))}
-            self._client.publish(f"sensors/{device}/imu", msgspec.json.encode(reading), qos=1)
+            self._publisher.send(f"sensors/{device}/imu", reading)
             self.sent += 1
 
 
@@ -100,14 +91,19 @@ class Simulator:
 @click.option("--speed", default=1.0, show_default=True, help="Times real time.")
 @click.option("--seconds", default=0.0, help="Stop after this many; 0: on SIGTERM.")
 def main(host: str, port: int, devices: int, speed: float, seconds: float) -> None:
-    """Replay held-out recordings as devices on an MQTT broker."""
+    """Replay held-out recordings as devices on an MQTT 5 broker."""
     recordings = load("test")
     days = {n: endless_day(recordings, seed) for seed, n in enumerate(device_names(devices))}
-    simulator = Simulator(host, port, days)
-    signal.signal(signal.SIGTERM, _stop)
-    with suppress(KeyboardInterrupt):
-        simulator.replay(RATE_HZ * speed, seconds)
-    simulator.close()
+    name = f"watches-{os.getpid()}"
+    with tempfile.TemporaryDirectory() as folder:
+        spool = Path(folder) / "spool"
+        publisher = Publisher(spool, host, port, topic="{stream}", client_id=name, group=_GROUP)
+        signal.signal(signal.SIGTERM, _stop)
+        simulator = Simulator(publisher, days)
+        with suppress(KeyboardInterrupt):
+            simulator.replay(RATE_HZ * speed, seconds)
+        publisher.drain(_PATIENCE)
+        publisher.close()
     click.echo(msgspec.json.encode({"sent": simulator.sent}).decode())
 
 
