@@ -27,7 +27,7 @@ LAST_ONLY = (
 )
 WINDOW = (
     "the source is made for windows of {} steps and starts each from the initial state; the "
-    "stream carries its state on: reset it every {} steps to do as the source does"
+    "stream carries its state on; --mode tumbling --window {} does as the source does"
 )
 
 
