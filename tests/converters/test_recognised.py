@@ -247,3 +247,20 @@ def test_a_learned_initial_state(bidirectional: bool) -> None:
     mode = Window(6, 6) if bidirectional else None
     found = ops(Learned(), example_inputs=(torch.zeros(1, 6, I),), mode=mode)
     assert found.count("lstm") == (4 if bidirectional else 2)
+
+
+def test_a_first_step_of_constants_that_an_exporter_left_is_refused_by_name(tmp_path: Path) -> None:
+    """PyTorch's newer exporter multiplies the zero state out, and leaves its Split."""
+    g = Graph()
+    w, u = g.const(random(I, H)), g.const(random(H, 2 * H))
+    fed = g("Split", g.const(random(1, 2 * H)), outputs=2, axis=1)
+    rows = []
+    for t in range(4):
+        row = g("MatMul", g("Gather", "x", g.const(t), axis=1), w)
+        rows.append(h := g("Tanh", g("Add", row, g("Mul", *fed))))
+        fed = g("Split", g("MatMul", h, u), outputs=2, axis=1)
+    y = g("Concat", *[g("Unsqueeze", h, g.const([1])) for h in rows], axis=1)
+    path = tmp_path / "m.onnx"
+    onnx.save(g.model({"x": [1, 4, I]}, [y]), path)
+    with pytest.raises(UnsupportedError, match="build the model with the framework's own RNN"):
+        convert_with_report(path)

@@ -235,7 +235,11 @@ class _Loop:
         names = tuple(wanted)
         inside = tuple(op for op in self._graph.operators if op.outputs[0] not in self._behind)
         operators = needed(inside, names)
-        cut = [op for op in operators if self._step.get(op.outputs[0]) is not None]
+        fixed = set(self._graph.constants)  # what an exporter computes of a zero first state too
+        for op in operators:
+            if fixed.issuperset(name for name in op.inputs if name):
+                fixed.update(op.outputs)
+        cut = [op for op in operators if op.outputs[0] in fixed.union(self._step)]
         return Steps(tuple(cut), self._graph.constants).run(
             Space(), {self._sequence.name: x, **(given or {})}
         )
