@@ -31,6 +31,7 @@ from edge_rnn.mqtt.inbox import Inbox
 from edge_rnn.mqtt.link import Link, wait
 from edge_rnn.mqtt.settings import Settings
 from edge_rnn_devices.spool import Spool, Spooled
+from edge_rnn_devices.watermarks import Watermarks
 
 _IDLE = 60.0  # seconds; whatever happens ends it
 _PACE = 0.002  # seconds for which confirmations gather
@@ -51,6 +52,9 @@ class Publisher:
     the same at each start. group: seconds for which numbers and messages are gathered into one
     transaction; a message is sent once it is on disk. size: how many messages may wait; when they
     do, `send` raises SpoolFullError, so that nothing is thrown away in silence.
+    watermark: the pipeline's `output.watermark`, a template with `{stream}`: messages stay in the
+    spool until they are at or below their stream's watermark, and all that is above it is sent
+    again after a broken connection, so that a broker may lose whatever it had.
     connection: further fields of `edge_rnn.mqtt.settings.Settings`: `tls`, `username`, ...;
     `protocol="3.1.1", client="paho"` for a broker that speaks no MQTT 5.
     Raises OSError when the spool can't be used; a broker that can't be reached is tried again.
@@ -66,12 +70,16 @@ class Publisher:
         client_id: str,
         group: float = 0.02,
         size: int = 100_000,
+        watermark: str | None = None,
         **connection: Any,
     ) -> None:
         self._topic, self._group, self._size = topic, group, size
-        self._settings = Settings(host, port, client_id, session_expiry=0, **connection)
         self._spool = Spool(path)
         self.epoch, self._numbers = self._spool.epoch, self._spool.numbers
+        self._marks = Watermarks(watermark, self.epoch) if watermark else None
+        if self._marks:
+            connection |= {"filters": [self._marks.filter], "qos": 0, "retained": True}
+        self._settings = Settings(host, port, client_id, session_expiry=0, **connection)
         self._last = self._spool.last
         self._lock, self._saving = threading.Lock(), threading.Lock()
         self._fresh: list[Spooled] = []  # not on disk yet
@@ -79,6 +87,8 @@ class Publisher:
         self._safe = deque(self._kept.values())  # of the kept ones, those to be sent
         self._released: deque[int] = deque()  # of the kept ones, those that may go
         self._waiting = len(self._kept)
+        if self._marks:
+            self._marks.keep(self._kept.values())
         self._unsaved, self._closing = threading.Event(), threading.Event()
         self._wakeup, self._waker = os.pipe()
         os.set_blocking(self._wakeup, False)
@@ -100,7 +110,7 @@ class Publisher:
 
     @property
     def waiting(self) -> int:
-        """How many messages the broker has not confirmed."""
+        """How many messages the broker has not confirmed, or the watermark not reached."""
         return self._waiting
 
     @property
@@ -142,7 +152,7 @@ class Publisher:
             self._wake()
 
     def drain(self, seconds: float) -> bool:
-        """Wait until the broker has everything -> whether it has."""
+        """Wait until nothing is `waiting` -> whether that came in time."""
         end = time.monotonic() + seconds
         while self._waiting and time.monotonic() < end:
             time.sleep(self._group)
@@ -174,6 +184,8 @@ class Publisher:
     def _saved(self, fresh: list[Spooled], gone: list[int]) -> None:
         with self._lock:
             self._kept.update((m.id, m) for m in fresh)
+            if self._marks:
+                self._marks.keep(fresh)
             self._safe.extend(fresh)
             self._waiting -= sum(self._kept.pop(i, None) is not None for i in gone)
 
@@ -208,15 +220,24 @@ class Publisher:
             time.sleep(_PACE)
 
     def _release(self) -> None:
-        """What has arrived may leave the spool."""
-        if arrived := self._link.confirmed[:]:
-            self._link.confirmed.clear()
-            self._released.extend(arrived)
+        """What has arrived, or is below the watermark, may leave the spool."""
+        gone = self._link.confirmed[:]
+        self._link.confirmed.clear()
+        if self._marks:
+            with self._lock:
+                gone, again = self._marks.take(self._inbox.take(_MOST))
+                if again:
+                    wanted = {m.id for m in self._safe}.union(again)
+                    self._safe = deque(m for m in self._kept.values() if m.id in wanted)
+        if gone:
+            self._released.extend(gone)
             self._unsaved.set()
 
     def _hand_over(self) -> None:
         """To the link; all that is kept again, and in order, after a broken connection."""
         if not self._link.ready:
+            if self._marks:
+                self._marks.disconnected()
             if self._on_its_way:
                 self._link.forget()
                 with self._lock:

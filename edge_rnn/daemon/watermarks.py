@@ -39,9 +39,9 @@ class Watermarks:
 
     def publish(self, link: Link, now: float, sessions_lost: int) -> None:
         """Hand over what is due. A broker that has lost a session may have lost retained messages
-        too: it is given all of them again."""
+        too: it is given all of them again, at once, for publishers wait for it."""
         if sessions_lost != self._lost:
-            self._lost = sessions_lost
+            self._lost, self._next = sessions_lost, now
             self._changed = dict.fromkeys(self._marks)
         if now >= self._next and self._changed:
             self._due |= self._changed

@@ -203,8 +203,9 @@ class Link:
         self._window.limit = min(MAX_IN_FLIGHT, a.receive_max)
         self._window.max_packet = a.max_packet or 0
         if not a.session_present and self._known and s.filters:
-            text = "%s: the broker has lost our session: messages it held for us are gone"
-            log.warning(text, self.name)
+            if s.session_expiry:
+                text = "%s: the broker has lost our session: messages it held for us are gone"
+                log.warning(text, self.name)
             self._metrics.sessions_lost += 1
         if a.session_expiry is not None and a.session_expiry < int(s.session_expiry):
             text = "%s: the broker keeps our session for %.0f s only, not for session_expiry's %.0f"

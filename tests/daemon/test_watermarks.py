@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 import pytest
 
 from edge_rnn.config import load_config
 from edge_rnn.errors import ConfigError
+from edge_rnn_devices.publisher import Publisher
+from edge_rnn_devices.spool import Spool
 from tests.daemon.conftest import wait_until
 
 OUTPUT = 'topic = "out/{device}"\nwatermark = "marks/{stream}"\nwatermark_every = "100ms"'
@@ -73,3 +77,49 @@ def test_topics_that_can_not_be(write_config, input_, watermark, why):
     path = write_config(1, input=input_, output=output)
     with pytest.raises(ConfigError, match=why):
         load_config(path)
+
+
+PERSISTENT = """allow_anonymous true
+max_inflight_messages 0
+persistence true
+persistence_location {folder}/
+autosave_on_changes true
+autosave_interval 1"""
+
+
+@pytest.mark.parametrize("retry", [0.02, 0.5], ids=["publisher first", "daemon first"])
+def test_a_broker_that_loses_its_disk_loses_nothing_that_is_above_the_watermark(
+    tmp_path, mosquitto, daemon, write_config, retry
+):
+    broker = mosquitto(PERSISTENT)
+    numbered = 'sequence = "seq"\nepoch = "epoch"'
+    told = 'topic = "out/{device}"\nwatermark = "marks/{stream}"\nwatermark_every = "300ms"'
+    d = daemon(write_config(broker.port, input=numbered, output=told)).wait_ready()
+    spool = tmp_path / "spool"
+    options = {"host": "127.0.0.1", "topic": "in/{stream}", "client_id": "sensor"}
+    options |= {"watermark": "marks/{stream}", "retry_min": retry, "retry_max": retry}
+    with Publisher(spool, port=broker.port, **options) as p:
+        send(p, 100)
+        assert p.drain(20)
+        for _ in range(2):
+            send(p, 200)
+            broker.process.kill()
+            broker.process.wait()
+            (broker.folder / "mosquitto.db").unlink(missing_ok=True)
+            send(p, 100)
+            broker.start()
+            send(p, 100)
+        assert p.drain(20)
+        last = dict(p._numbers)
+    stats = d.stop()
+    assert last == {"x": 450, "y": 450}
+    assert stats["gaps"] == 0
+    assert stats["sessions_lost"] == 2
+    assert stats["predicted"] == 900
+    assert not Spool(spool).messages()
+
+
+def send(p, count):
+    for i in range(count):
+        p.send("xy"[i % 2], {"a": i, "b": 0.5, "t": i})
+        time.sleep(0.001)
