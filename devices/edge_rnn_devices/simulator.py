@@ -2,7 +2,7 @@
 
 Each device publishes `{"timestamp": s, "ax": ..., ..., "seq": n, "epoch": e}` to
 `sensors/NAME/imu`, and, when its wearer changes activity, `{"timestamp": s, "activity": ...}` to
-X
+`truth/NAME`.
 """
 
 from __future__ import annotations
