@@ -30,6 +30,7 @@ from edge_rnn.metrics import Metrics
 from edge_rnn.mqtt.inbox import Inbox
 from edge_rnn.mqtt.link import Link, wait
 from edge_rnn.mqtt.settings import Settings
+from edge_rnn.payload import Properties
 from edge_rnn_devices.spool import Spool, Spooled
 from edge_rnn_devices.watermarks import Watermarks
 
@@ -52,6 +53,7 @@ class Publisher:
     the same at each start. group: seconds for which numbers and messages are gathered into one
     transaction; a message is sent once it is on disk. size: how many messages may wait; when they
     do, `send` raises SpoolFullError, so that nothing is thrown away in silence.
+    stamped: `seq` and `epoch` go beside the payload, as MQTT 5 user properties.
     watermark: the pipeline's `output.watermark`, a template with `{stream}`: messages stay in the
     spool until they are at or below their stream's watermark, and all that is above it is sent
     again after a broken connection, so that a broker may lose whatever it had.
@@ -70,10 +72,13 @@ class Publisher:
         client_id: str,
         group: float = 0.02,
         size: int = 100_000,
+        stamped: bool = False,
         watermark: str | None = None,
         **connection: Any,
     ) -> None:
-        self._topic, self._group, self._size = topic, group, size
+        self._topic, self._group, self._size, self._stamped = topic, group, size, stamped
+        if stamped and connection.get("protocol", "5") != "5":
+            raise ValueError("stamped messages need MQTT 5: 3.1.1 has no user properties")
         self._spool = Spool(path)
         self.epoch, self._numbers = self._spool.epoch, self._spool.numbers
         self._marks = Watermarks(watermark, self.epoch) if watermark else None
@@ -124,7 +129,8 @@ class Publisher:
             if self._waiting >= self._size:
                 raise SpoolFullError(f"{self._size} messages wait for the broker already")
             number = self._numbers[stream] = self._numbers.get(stream, 0) + 1
-            payload = msgspec.json.encode({**values, "seq": number, "epoch": self.epoch})
+            numbers = {} if self._stamped else {"seq": number, "epoch": self.epoch}
+            payload = msgspec.json.encode({**values, **numbers})
             self._last += 1
             self._waiting += 1
             self._fresh.append(Spooled(self._last, stream, number, payload))
@@ -219,6 +225,9 @@ class Publisher:
             self._hand_over()
             time.sleep(_PACE)
 
+    def _stamps(self, m: Spooled) -> Properties:
+        return (("seq", str(m.seq)), ("epoch", str(self.epoch))) if self._stamped else ()
+
     def _release(self) -> None:
         """What has arrived, or is below the watermark, may leave the spool."""
         gone = self._link.confirmed[:]
@@ -247,6 +256,6 @@ class Publisher:
         for _ in range(min(self._link.room, len(self._safe))):
             m = self._safe.popleft()
             topic = self._topic.replace("{stream}", m.stream)
-            self._link.publish(topic, m.payload, 1, False, m.id)
+            self._link.publish(topic, m.payload, 1, False, m.id, self._stamps(m))
             self._on_its_way = True
         self._link.flush()

@@ -125,6 +125,7 @@ class BatchTransport:
                 retain=p.retain,
                 packet_id=p.mid or None,
                 duplicate=p.dup,
+                user_properties=list(p.properties) if p.properties else None,
             ).write()
             for p in publications
         ]

@@ -23,6 +23,7 @@ from edge_rnn.mqtt.transport import (
     open_transport,
 )
 from edge_rnn.mqtt.window import MAX_IN_FLIGHT, Window
+from edge_rnn.payload import Properties
 
 HANDSHAKE_SECONDS = 10.0
 _SHORT_LIVED = 3  # connections in a row, and something is wrong
@@ -111,12 +112,18 @@ class Link:
             poller.register(t.fileno(), select.POLLIN | (select.POLLOUT if t.wants_write else 0))
 
     def publish(
-        self, topic: str, payload: bytes | str, qos: int, retain: bool, tag: int = 0
+        self,
+        topic: str,
+        payload: bytes | str,
+        qos: int,
+        retain: bool,
+        tag: int = 0,
+        properties: Properties = (),
     ) -> None:
         """Hand a message over; `flush` or the next `poll` sends it. When the broker has confirmed
         it, its tag, if it has one, is among the `confirmed`; those of QoS 0 never are."""
         data = payload.encode() if isinstance(payload, str) else payload
-        self._window.put(Publication(topic, data, qos, retain, tag))
+        self._window.put(Publication(topic, data, qos, retain, tag, properties=properties))
 
     def forget(self) -> None:
         """Drop what was handed over and is not confirmed: its owner hands it over again."""

@@ -96,7 +96,11 @@ class PahoTransport:
     def publish(self, publications: Sequence[Publication]) -> None:
         """See `Transport`."""
         for p in publications:
-            info = self._client.publish(p.topic, p.payload, p.qos, p.retain)
+            properties = None
+            if p.properties:
+                properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+                properties.UserProperty = list(p.properties)
+            info = self._client.publish(p.topic, p.payload, p.qos, p.retain, properties)
             self._mids[info.mid] = p.mid
 
     def acknowledge(self, mids: Sequence[int]) -> None:

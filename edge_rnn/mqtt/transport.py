@@ -14,13 +14,14 @@ import msgspec
 
 from edge_rnn.messages import Message
 from edge_rnn.mqtt.settings import Settings
+from edge_rnn.payload import Properties
 
 CONNECT_SECONDS = 5.0
 
 
 class Publication(msgspec.Struct, gc=False):
     """A message of ours. `tag` is told when the broker has it; `mid`, its packet id, and `dup`,
-    whether the broker may have it already, are the link's to set."""
+    whether the broker may have it already, are the link's to set. `properties` need MQTT 5."""
 
     topic: str
     payload: bytes
@@ -29,6 +30,7 @@ class Publication(msgspec.Struct, gc=False):
     tag: int = 0
     mid: int = 0
     dup: bool = False
+    properties: Properties = ()
 
 
 @dataclass(frozen=True, slots=True)

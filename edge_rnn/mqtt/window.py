@@ -87,7 +87,8 @@ class Window:
 
     def _too_large(self, p: Publication) -> bool:
         """The broker would end the connection, each time anew: count it as refused."""
-        if len(p.topic.encode()) + len(p.payload) + _HEADERS <= self.max_packet:
+        texts = sum(5 + len(k.encode()) + len(v.encode()) for k, v in p.properties)
+        if len(p.topic.encode()) + texts + len(p.payload) + _HEADERS <= self.max_packet:
             return False
         self._count(f"it takes {self.max_packet} bytes at most")
         if p.tag:

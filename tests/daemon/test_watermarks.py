@@ -87,6 +87,23 @@ autosave_on_changes true
 autosave_interval 1"""
 
 
+@pytest.mark.parametrize("client", ["batch", "paho"])
+def test_numbers_beside_the_payload(tmp_path, mosquitto, daemon, write_config, client):
+    broker = mosquitto()
+    numbered = 'sequence = "property:seq"\nepoch = "property:epoch"'
+    d = daemon(write_config(broker.port, input=numbered, output=OUTPUT)).wait_ready()
+    options = {"topic": "in/{stream}", "client_id": "sensor", "client": client}
+    spool = tmp_path / "spool"
+    with Publisher(
+        spool, "127.0.0.1", broker.port, stamped=True, watermark="marks/{stream}", **options
+    ) as p:
+        send(p, 20)
+        assert p.drain(20)
+        assert p.refused == 0
+    stats = d.stop()
+    assert (stats["predicted"], stats["gaps"]) == (20, 0)
+
+
 @pytest.mark.parametrize("retry", [0.02, 0.5], ids=["publisher first", "daemon first"])
 def test_a_broker_that_loses_its_disk_loses_nothing_that_is_above_the_watermark(
     tmp_path, mosquitto, daemon, write_config, retry
