@@ -9,7 +9,8 @@ from typing import TypeAlias
 from edge_rnn.errors import ModelError, UnsupportedError
 from edge_rnn.graph import F32, Model
 from edge_rnn.session import Session
-from edge_rnn_converters.certificate.measure import Bounds, Progress, Truth
+from edge_rnn_converters.certificate.measure import Bounds
+from edge_rnn_converters.certificate.truth import Progress, Truth
 from edge_rnn_converters.quantize import Precision, precision_of, quantize, size_of
 
 LADDER: tuple[Precision, ...] = ("w4a8", "w4a16", "w8a8", "w8a16", "float16", "float32")

@@ -15,8 +15,9 @@ from edge_rnn.graph import F32, Dense, Gru, Lstm, Matrix, MinGru, Model, Node, N
 from edge_rnn.reference import F64
 from edge_rnn.session import Session
 from edge_rnn_converters.certificate.data import Data
-from edge_rnn_converters.certificate.measure import Bounds, Truth
+from edge_rnn_converters.certificate.measure import Bounds
 from edge_rnn_converters.certificate.metrics import sqnr_db
+from edge_rnn_converters.certificate.truth import Truth
 
 GAIN_DB = 0.5
 """Less is not worth a change."""

@@ -17,8 +17,9 @@ from edge_rnn import modelfile
 from edge_rnn.errors import EdgeRnnError, ModelError
 from edge_rnn.graph import Model
 from edge_rnn_converters.certificate import page, plots
-from edge_rnn_converters.certificate.measure import Bounds, Certified, Progress, certify
+from edge_rnn_converters.certificate.measure import Bounds, Certified, certify
 from edge_rnn_converters.certificate.request import Request, options, request
+from edge_rnn_converters.certificate.truth import Progress
 from edge_rnn_converters.guard import Guarded
 from edge_rnn_converters.source import Options, UndescribedError
 from edge_rnn_converters.weights.command import options as described
