@@ -42,6 +42,7 @@ AO = Wheel(
     "ao_compensation_model/model/2026_04_21_17_02_0.0713/gru_model.keras",
 )
 AO_TFLITE = replace(AO, member=AO.member.replace("gru_model.keras", "gru_model_edge.tflite"))
+AO_WALK = replace(AO, member="ao_compensation_model/dataset/test/test.csv")
 DGAINTEL = Wheel(
     "dgaintel",
     "2.3",
