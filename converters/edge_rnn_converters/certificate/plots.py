@@ -93,7 +93,8 @@ def _svg(name: str, height: float, draw: Draw) -> str:
     text = out.getvalue()
     text = text[text.index("<svg") :].strip()
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"(\d\.\d\d)\d+", r"\1", text)  # hundredths of a point are enough
+    # Hundredths of a point are enough in a tag; between tags a number is a label.
+    text = re.sub(r"(\d\.\d\d)\d+(?=[^<>]*>)", r"\1", text)
     text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text, count=2)
     text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
     text = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", text)
