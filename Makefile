@@ -12,12 +12,10 @@ SECONDS ?= 60
 DEVICES ?= 8
 SPEED ?= 1
 KILLS ?= 60
-N ?= 10000
-N ?= 1000000
 DEV_EXTRAS := onnx keras demo train litert plot parquet metrics
 export EDGE_RNN_CACHE ?= $(CURDIR)/build/cache
 
-.PHONY: help demo test test-nojit test-arm64 campaign outages faults fuzz lint check train lock clean
+.PHONY: help demo test test-nojit test-arm64 campaign outages faults fuzz fuzz-models lint check train lock clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -60,12 +58,14 @@ faults: .venv/dev
 	@$(BIN)/python -m tests.delivery.faults $(ARGS)
 
 # Feed it mutated payloads and packets: does any crash it, or change anything?   (N=1000000)
+fuzz: N ?= 1000000
 fuzz: .venv/dev
 	@$(BIN)/python -m tests.delivery.fuzz -n $(N) $(ARGS)
 
 # Read thousands of changed model files: does each end in a model or an error of ours?   (N=10000)
+fuzz-models: N ?= 10000
 fuzz-models: .venv/dev
-	@$(BIN)/python -m tests.converters.fuzz --n $(N)
+	@$(BIN)/python -m tests.converters.fuzz --n $(N) $(ARGS)
 
 # Train the demo's network anew and convert it.
 train: .venv/dev
