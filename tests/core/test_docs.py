@@ -1,4 +1,4 @@
-"""What the pages point at is there: files, headings, `make` targets, decisions by number."""
+"""What the pages point at is there: files, headings, `make` targets, tests, decisions by number."""
 
 from __future__ import annotations
 
@@ -41,6 +41,13 @@ def test_make_targets(page: Path) -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
     named = set(re.findall(r"(?:`|^ {4})make ([a-z][\w-]*)", page.read_text(), re.M))
     assert named <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_tests_named(page: Path) -> None:
+    for file, test in re.findall(r"`(test_\w+\.py)::(\w+)`", page.read_text()):
+        sources = [source.read_text() for source in (ROOT / "tests").rglob(file)]
+        assert any(f"\ndef {test}(" in s for s in sources), f"{name(page)} names {file}::{test}"
 
 
 def test_decisions() -> None:
