@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
-from edge_rnn.graph import Model, attributes, digest, reads, tensors
-from edge_rnn.nodes import Matrix
+from edge_rnn.graph import Matrix, Model, attributes, digest, reads, tensors
 
 
 def lineage(model: Model) -> str:

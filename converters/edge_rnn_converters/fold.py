@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from edge_rnn.frames import FrameConv
 from edge_rnn.graph import (
     F32,
     Activation,
     Conv1d,
     Dense,
+    FrameConv,
     LayerNorm,
     Model,
     Node,

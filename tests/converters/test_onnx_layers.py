@@ -13,8 +13,7 @@ import pytest
 
 from edge_rnn import reference
 from edge_rnn.errors import EdgeRnnError, UnsupportedError
-from edge_rnn.graph import NODES
-from edge_rnn.windows import AHEAD
+from edge_rnn.graph import AHEAD, NODES
 from edge_rnn_converters.onnx import source
 from edge_rnn_converters.source import Options, Source
 from tests.converters.onnx_models import Graph, H, I, random

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edge_rnn.errors import UnsupportedError
-from edge_rnn.windows import Window
+from edge_rnn.graph import Window
 from edge_rnn_converters import convert_with_report
 from tests.converters.onnx_models import Graph, I, random
 

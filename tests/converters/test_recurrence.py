@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_rnn.cells import CoupledLstm, MinGru
 from edge_rnn.errors import UnsupportedError
-from edge_rnn.graph import Gru, Lstm, Rnn
+from edge_rnn.graph import CoupledLstm, Gru, Lstm, MinGru, Rnn
 from edge_rnn_converters.recurrence.recognise import Found, recognise
 from tests.converters.step_models import Writer
 from tests.effort import examples

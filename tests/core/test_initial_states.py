@@ -10,10 +10,25 @@ import numpy as np
 import pytest
 
 from edge_rnn import Session, reference
-from edge_rnn.cells import CoupledLstm, MinGru, NormGru, NormLstm
-from edge_rnn.graph import Concat, Dense, Gru, Input, Lstm, Matrix, Model, Node, Rnn, initial_state
+from edge_rnn.graph import (
+    Concat,
+    CoupledLstm,
+    Dense,
+    Gru,
+    Input,
+    Lstm,
+    Matrix,
+    MinGru,
+    Model,
+    Node,
+    NormGru,
+    NormLstm,
+    Reverse,
+    Rnn,
+    Window,
+    initial_state,
+)
 from edge_rnn.modelfile import load, save
-from edge_rnn.windows import Reverse, Window
 from edge_rnn_converters.quantize import quantize
 
 I, H, R = 3, 5, 4

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edge_rnn.frames import FrameConv
 from edge_rnn.graph import (
     F32,
     Act,
@@ -17,6 +16,7 @@ from edge_rnn.graph import (
     Conv1d,
     Dense,
     Embedding,
+    FrameConv,
     L2Norm,
     LayerNorm,
     LogSoftmax,

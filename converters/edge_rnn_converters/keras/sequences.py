@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_rnn.frames import FrameConv, FramePool, Take
-from edge_rnn.graph import F32, Conv1d, Dense, Matrix, Pool
+from edge_rnn.graph import F32, Conv1d, Dense, FrameConv, FramePool, Matrix, Pool, Take
 from edge_rnn_converters.keras.graph import Layer
 from edge_rnn_converters.keras.layers import check_vector, layer, shaped
 from edge_rnn_converters.keras.network import MAX_TAPS, Network, Value

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_rnn.cells import CoupledLstm, MinGru
-from edge_rnn.graph import F32, Gru, Lstm, Matrix, Node, Rnn, tensors
+from edge_rnn.graph import F32, CoupledLstm, Gru, Lstm, Matrix, MinGru, Node, Rnn, tensors
 from edge_rnn_converters.recurrence.forms import (
     F64,
     Applied,

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.graph import F32, Act, Concat, Node
-from edge_rnn.windows import Reverse
+from edge_rnn.graph import F32, Act, Concat, Node, Reverse
 from edge_rnn_converters import gates
 from edge_rnn_converters.refused import ONNX_CELL_REFUSED as CELL_REFUSED
 from edge_rnn_converters.refused import UNKNOWN

@@ -7,10 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from edge_rnn.frames import FrameConv, FramePool
-from edge_rnn.graph import F32, Conv1d, Dense, Matrix, Pool
-from edge_rnn.layers import Padding
-from edge_rnn.windows import Pad
+from edge_rnn.graph import F32, Conv1d, Dense, FrameConv, FramePool, Matrix, Pad, Padding, Pool
 from edge_rnn_converters.tensors.graph import Op
 from edge_rnn_converters.tensors.layers import CHAIN
 from edge_rnn_converters.tensors.trace import Operators, Trace, as_stream, weights

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from edge_rnn.errors import EdgeRnnError
-from edge_rnn.graph import Input, Model, Node, reads
-from edge_rnn.windows import AHEAD
+from edge_rnn.graph import AHEAD, Input, Model, Node, reads
 from edge_rnn_converters.fold import fold
 from edge_rnn_converters.recurrence.graphs import recognised
 from edge_rnn_converters.source import LAST_ONLY, WINDOW, Options, Regime, Source, refuse

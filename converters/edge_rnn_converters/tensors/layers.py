@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.frames import FrameConv
 from edge_rnn.graph import (
     F32,
     Conv1d,
     Dense,
     Embedding,
+    FrameConv,
     LogSoftmax,
     Matrix,
     Node,

@@ -10,16 +10,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edge_rnn.frames import FramePool, Take
 from edge_rnn.graph import (
     Activation,
     Add,
+    FramePool,
     L2Norm,
     LayerNorm,
     Multiply,
     Node,
     RmsNorm,
     Scale,
+    Take,
 )
 from edge_rnn_converters.tensors.graph import Op
 from edge_rnn_converters.tensors.layers import CHAIN, along, same

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.graph import Concat, Scale
-from edge_rnn.windows import Reverse
+from edge_rnn.graph import Concat, Reverse, Scale
 from edge_rnn_converters.tensors.graph import Op
 from edge_rnn_converters.tensors.layers import embedding
 from edge_rnn_converters.tensors.moves import data, is_zero, moved, parameter

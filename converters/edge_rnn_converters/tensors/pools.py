@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edge_rnn.frames import FramePool
-from edge_rnn.graph import Pool
+from edge_rnn.graph import FramePool, Pool
 from edge_rnn_converters.tensors.arithmetic import activated, scaled
 from edge_rnn_converters.tensors.graph import Op
 from edge_rnn_converters.tensors.moves import parameter

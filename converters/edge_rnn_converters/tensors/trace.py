@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.errors import ModelError
-from edge_rnn.graph import Node
+from edge_rnn.graph import Node, Pad
 from edge_rnn.graph import reads as node_reads
-from edge_rnn.windows import Pad
 from edge_rnn_converters.refused import ONNX_REFUSED, UNKNOWN
 from edge_rnn_converters.source import Names, reading
 from edge_rnn_converters.tensors.graph import Op

@@ -10,8 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.frames import Take
-from edge_rnn.graph import Slice
+from edge_rnn.graph import Slice, Take
 from edge_rnn_converters.tensors.graph import Op
 from edge_rnn_converters.tensors.trace import Trace
 from edge_rnn_converters.tensors.values import AxisError, Dim, Role, Stream

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_rnn.cells import CoupledLstm, NormLstm
-from edge_rnn.graph import F32, Lstm, Matrix, Node, Rnn
+from edge_rnn.graph import F32, CoupledLstm, Lstm, Matrix, Node, NormLstm, Rnn
 from edge_rnn_converters import gates
 from edge_rnn_converters.refused import UNKNOWN
 from edge_rnn_converters.tflite.file import Operator

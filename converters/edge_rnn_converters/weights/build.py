@@ -25,12 +25,12 @@ from edge_rnn.graph import (
     Model,
     Node,
     PRelu,
+    Reverse,
     RmsNorm,
     Scale,
     Softmax,
     value_dimensions,
 )
-from edge_rnn.windows import Reverse
 from edge_rnn_converters import gates
 from edge_rnn_converters.source import Names
 from edge_rnn_converters.weights import schema, windows

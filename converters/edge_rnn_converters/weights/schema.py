@@ -14,8 +14,7 @@ from msgspec import Meta
 from edge_rnn.config.read import read_table
 from edge_rnn.config.source import Source as Text
 from edge_rnn.errors import ConfigError
-from edge_rnn.graph import ACTS, MAX_DIM, Act
-from edge_rnn.nodes import MAX_EPSILON
+from edge_rnn.graph import ACTS, MAX_DIM, MAX_EPSILON, Act
 from edge_rnn_converters.gates import Framework, Kind
 
 Weights: TypeAlias = str | dict[str, str]

@@ -7,8 +7,18 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.frames import FrameConv, FramePool, Take
-from edge_rnn.graph import F32, Activation, Add, Conv1d, Matrix, Node, Pool
+from edge_rnn.graph import (
+    F32,
+    Activation,
+    Add,
+    Conv1d,
+    FrameConv,
+    FramePool,
+    Matrix,
+    Node,
+    Pool,
+    Take,
+)
 from edge_rnn_converters.weights import schema
 from edge_rnn_converters.weights.layer import At, Built, Place
 

@@ -1,4 +1,4 @@
-"""Recurrent cells beyond the common ones: coupled, layer-normalised, minimal and linear."""
+"""Recurrent cells: the common ones, then coupled, layer-normalised, minimal and linear ones."""
 
 from __future__ import annotations
 
@@ -7,17 +7,106 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from edge_rnn.activations import Act
-from edge_rnn.nodes import (
+from edge_rnn.errors import ModelError
+from edge_rnn.graph.node import (
     F32,
     MAX_EPSILON,
     Activations,
-    Lstm,
     Matrix,
     Node,
     number,
     optional,
     tensor,
 )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rnn(Node):
+    """Elman RNN: h' = act(W x + U h + b)."""
+
+    OP: ClassVar[str] = "rnn"
+    OUTPUT: ClassVar[str] = "H"
+    STATE: ClassVar[Mapping[str, str]] = {"h": "H"}
+
+    w: Matrix = tensor("H", "I")
+    u: Matrix = tensor("H", "H")
+    b: F32 = tensor("H")
+    act: Act = "tanh"
+    activations: Activations = "float32"
+    initial_h: F32 | None = optional("H")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lstm(Node):
+    """LSTM, gate order i, f, g, o; `b` is the sum of both biases some frameworks keep.
+
+    i, f, o = gate(W x + U h + b);  g = cell(W x + U h + b)
+    c' = f c + i g;  h' = o hidden(c')
+    with `peephole` (Gers et al. 2000; ONNX, TFLite), p of i, f, o in that order:
+        i, f = gate(W x + U h + b + p c);  o = gate(W x + U h + b + p c')
+    with `projection` P (Sak et al. 2014; PyTorch's proj_size, TFLite): h' = P (o hidden(c')),
+        plus `projection_bias` if there is one
+    with `cell_clip` or `projection_clip` k (TFLite): c' or the projected h' is held inside [-k, k]
+        where it is made, so that all that reads it sees it so
+    """
+
+    OP: ClassVar[str] = "lstm"
+    OUTPUT: ClassVar[str] = "R"
+    STATE: ClassVar[Mapping[str, str]] = {"h": "R", "c": "H"}
+    GATES: ClassVar[str] = "ifgo"
+
+    w: Matrix = tensor("4H", "I")
+    u: Matrix = tensor("4H", "R")
+    b: F32 = tensor("4H")
+    gate: Act = "sigmoid"
+    cell: Act = "tanh"
+    hidden: Act = "tanh"
+    activations: Activations = "float32"
+    peephole: F32 | None = optional("3H")
+    projection: Matrix | None = optional("R", "H")
+    projection_bias: F32 | None = optional("R")
+    cell_clip: F32 | None = optional("1")
+    projection_clip: F32 | None = optional("1")
+    initial_h: F32 | None = optional("R")
+    initial_c: F32 | None = optional("H")
+
+    def sizes(self, *widths: int) -> dict[str, int]:
+        """Raises ModelError for an option of a projection that is not there."""
+        for name in ("projection_bias", "projection_clip"):
+            if self.projection is None and getattr(self, name) is not None:
+                raise ModelError(f"node {self.name!r}: {name} without a projection")
+        return {"I": widths[0]}
+
+    def same(self) -> Iterable[tuple[str, str, str]]:
+        """Without a projection h is as wide as c."""
+        return () if self.projection is not None else (("R", "H", "without a projection"),)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gru(Node):
+    """GRU, gate order z, r, n; `rb` is the recurrent bias of the candidate n.
+
+    z, r = gate(W x + U h + b)
+    reset "after" the product (cuDNN, PyTorch, ONNX linear_before_reset=1):
+        n = candidate(W x + b + r (U h + rb))
+    reset "before" the product (Cho et al. 2014, ONNX's default):
+        n = candidate(W x + b + U (r h) + rb)
+    h' = (1 - z) n + z h
+    """
+
+    OP: ClassVar[str] = "gru"
+    OUTPUT: ClassVar[str] = "H"
+    STATE: ClassVar[Mapping[str, str]] = {"h": "H"}
+
+    w: Matrix = tensor("3H", "I")
+    u: Matrix = tensor("3H", "H")
+    b: F32 = tensor("3H")
+    rb: F32 = tensor("H")
+    reset: Literal["before", "after"] = "after"
+    gate: Act = "sigmoid"
+    candidate: Act = "tanh"
+    activations: Activations = "float32"
+    initial_h: F32 | None = optional("H")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,5 @@
-"""The nodes around recurrent cells: values that meet and part, convolution, pooling."""
+"""The nodes around recurrent cells: dense and element-wise ones, values that meet and part,
+convolution, pooling."""
 
 from __future__ import annotations
 
@@ -8,7 +9,50 @@ from typing import ClassVar, Literal, TypeAlias
 
 from edge_rnn.activations import Act
 from edge_rnn.errors import ModelError
-from edge_rnn.nodes import F32, MAX_DIM, Activations, Matrix, Node, Schedule, number, tensor
+from edge_rnn.graph.node import F32, MAX_DIM, Activations, Matrix, Node, Schedule, number, tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dense(Node):
+    """y = act(W x + b)."""
+
+    OP: ClassVar[str] = "dense"
+    OUTPUT: ClassVar[str] = "N"
+
+    w: Matrix = tensor("N", "I")
+    b: F32 = tensor("N")
+    act: Act = "linear"
+    activations: Activations = "float32"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedding(Node):
+    """y = table[x]; x is a model input of width 1 that holds an index in [0, V)."""
+
+    OP: ClassVar[str] = "embedding"
+    OUTPUT: ClassVar[str] = "D"
+
+    table: Matrix = tensor("V", "D")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scale(Node):
+    """y = (x - offset) scale + shift: feature normalisation, or its inverse."""
+
+    OP: ClassVar[str] = "scale"
+
+    offset: F32 = tensor("I")
+    scale: F32 = tensor("I")
+    shift: F32 = tensor("I")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Activation(Node):
+    """y = act(x), element-wise."""
+
+    OP: ClassVar[str] = "activation"
+
+    act: Act = "linear"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from edge_rnn.nodes import MAX_DIM, Node, Schedule, number
+from edge_rnn.graph.node import MAX_DIM, Node, Schedule, number
 
 
 @dataclass(frozen=True, slots=True)

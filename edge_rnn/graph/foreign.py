@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.errors import ModelError
-from edge_rnn.nodes import MAX_DIM, Node, raw, structure
+from edge_rnn.graph.node import MAX_DIM, Node, raw, structure
 
 Backend: TypeAlias = Literal["litert", "onnxruntime"]
 

@@ -1,8 +1,7 @@
-"""What a model is: frozen nodes in topological order over named values."""
+"""The model: nodes over named values, how wide these are and at which steps they are there."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -10,132 +9,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.activations import ACTS, Act, is_share, largest, of, tuned
-from edge_rnn.cells import CoupledLstm, Lru, MinGru, NormGru, NormLstm
 from edge_rnn.certificate import Certificate
 from edge_rnn.errors import ModelError
-from edge_rnn.foreign import BACKENDS, Backend, Carried, Fixed, Foreign, Port
-from edge_rnn.frames import FrameConv, FramePool, Take
-from edge_rnn.layers import Add, Concat, Conv1d, Multiply, Pool, Slice
-from edge_rnn.nodes import (
-    F32,
-    GROUP,
-    MAX_DIM,
-    MAX_ELEMENTS,
-    Activation,
-    Activations,
-    Attribute,
-    Dense,
-    Embedding,
-    Gru,
-    Lstm,
-    Matrix,
-    Node,
-    Rnn,
-    Scale,
-    Schedule,
-    Softmax,
-    attributes,
-    dimensions,
-    reads,
-    tensors,
-)
-from edge_rnn.norms import L2Norm, LayerNorm, LogSoftmax, PRelu, RmsNorm
-from edge_rnn.windows import AHEAD, Pad, Reverse, Window
-
-__all__ = [
-    "ACTS",
-    "AHEAD",
-    "BACKENDS",
-    "F32",
-    "GROUP",
-    "MAX_DIM",
-    "MAX_ELEMENTS",
-    "MAX_STEP",
-    "NODES",
-    "Act",
-    "Activation",
-    "Activations",
-    "Add",
-    "Attribute",
-    "Backend",
-    "Carried",
-    "Concat",
-    "Conv1d",
-    "CoupledLstm",
-    "Dense",
-    "Embedding",
-    "Feature",
-    "Fixed",
-    "Foreign",
-    "FrameConv",
-    "FramePool",
-    "Gru",
-    "Input",
-    "L2Norm",
-    "LayerNorm",
-    "LogSoftmax",
-    "Lru",
-    "Lstm",
-    "Matrix",
-    "MinGru",
-    "Model",
-    "Multiply",
-    "Node",
-    "NormGru",
-    "NormLstm",
-    "PRelu",
-    "Pad",
-    "Pool",
-    "Port",
-    "Probe",
-    "Provenance",
-    "Reverse",
-    "RmsNorm",
-    "Rnn",
-    "Scale",
-    "Schedule",
-    "Slice",
-    "Softmax",
-    "Take",
-    "Window",
-    "answer_steps",
-    "attributes",
-    "bound",
-    "bounds",
-    "digest",
-    "dimensions",
-    "initial_state",
-    "lengths",
-    "looks_ahead",
-    "masked",
-    "multiply_adds",
-    "of",
-    "output_digest",
-    "output_schedule",
-    "product_bound",
-    "reads",
-    "schedules",
-    "state_tensors",
-    "state_width",
-    "tensors",
-    "tuned",
-    "value_dimensions",
-    "value_widths",
-]
-
-NODES: dict[str, type[Node]] = {
-    cls.OP: cls
-    for cls in (
-        *(Rnn, Lstm, Gru, Dense, Embedding, Scale, Activation, Softmax),
-        *(Add, Multiply, Concat, Slice, Conv1d, Pool),
-        *(CoupledLstm, NormLstm, NormGru, MinGru, Lru),
-        *(LayerNorm, RmsNorm, L2Norm, LogSoftmax, PRelu),
-        *(Take, FrameConv, FramePool),
-        *AHEAD,
-        Foreign,
-    )
-}
+from edge_rnn.graph.foreign import Foreign
+from edge_rnn.graph.frames import FrameConv
+from edge_rnn.graph.layers import Embedding
+from edge_rnn.graph.node import F32, Matrix, Node, Schedule, dimensions, reads, tensors
+from edge_rnn.graph.norms import Softmax
+from edge_rnn.graph.windows import AHEAD, Window
 
 MAX_STEP = 1 << 40
 """The latest first step and the longest period of a value."""
@@ -179,11 +60,6 @@ class Probe:
     input: F32
     output: F32
     digest: str
-
-
-def output_digest(y: F32) -> str:
-    """SHA-256 in hex over the bits of y as little-endian float32."""
-    return hashlib.sha256(np.ascontiguousarray(y, "<f4").tobytes()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -276,46 +152,6 @@ def _unknown_input(model: Model, node: Node, name: str) -> str:
     return text + f"which nothing makes; inputs: {', '.join(i.name for i in model.inputs)}"
 
 
-def bound(node: Node, of_input: float = 0.0) -> float:
-    """The largest |y| that the node can put out, 0 where there is none that is known.
-
-    `of_input` is its input's. A recurrent cell's is also that of its h.
-    """
-    usual, first = _bound(node, of_input), getattr(node, "initial_h", None)
-    return usual if first is None or not usual else max(usual, float(np.abs(first).max()))
-
-
-def _bound(node: Node, of_input: float) -> float:
-    """`bound` of a cell whose h begins at zeros, and of other nodes."""
-    match node:
-        case Rnn() | Dense() | Conv1d() | FrameConv() | Activation() if largest(node.act):
-            return largest(node.act)
-        case Lstm(projection=None):
-            return product_bound(node)
-        case Gru() | NormGru() | MinGru() if is_share(node.gate):
-            return largest(node.candidate)
-        case Softmax():
-            return 1.0
-        case Slice() | Pool() | Take() | FramePool() | Reverse() | Activation(act="linear"):
-            return of_input
-        case Pad() if abs(node.value) <= of_input:
-            return of_input
-    return 0.0
-
-
-def product_bound(node: Lstm) -> float:
-    """The largest |o hidden(c)|, which a projection sees, 0 where there is none that is known."""
-    return largest(node.gate) * largest(node.hidden)
-
-
-def bounds(model: Model, of_inputs: Mapping[str, float] | None = None) -> dict[str, float]:
-    """`bound` of every value by name; of an input that is not among `of_inputs`, 0."""
-    found = {i.name: 0.0 for i in model.inputs} | dict(of_inputs or {})
-    for node in model.nodes:
-        found[node.name] = bound(node, found[node.input])
-    return found
-
-
 def schedules(model: Model) -> dict[str, Schedule]:
     """When each value is there, of a stream or of each window: inputs and nodes by name.
 
@@ -391,68 +227,9 @@ def answer_steps(model: Model, x: NDArray[Any]) -> NDArray[np.int64]:
     return due[count[due + 1] > count[begin]]
 
 
-def state_tensors(model: Model) -> list[tuple[str, str, int]]:
-    """(node name, state name, width) of every state vector of a stream, in order."""
-    widths = value_widths(model)
-    return [
-        (node.name, name, value_dimensions(node, widths)[symbol])
-        for node in model.nodes
-        for name, symbol in node.STATE.items()
-    ]
-
-
-def initial_state(model: Model) -> F32:
-    """What the vectors of `state_tensors` are before the first step, side by side."""
-    nodes = {node.name: node for node in model.nodes}
-    parts = [np.zeros(0, np.float32)]
-    for name, state, width in state_tensors(model):
-        given = getattr(nodes[name], f"initial_{state}", None)
-        parts.append(np.zeros(width, np.float32) if given is None else given)
-    return np.concatenate(parts)
-
-
-def state_width(model: Model) -> int:
-    """The numbers of a stream's state: of a window that looks ahead, the messages themselves."""
-    if model.window is None:
-        return sum(width for _, _, width in state_tensors(model))
-    if model.looks_ahead:
-        return model.window.length * model.input_width
-    answer = 0 if model.mask is None else 1 + model.output_width
-    return model.window.phases * (answer + sum(width for _, _, width in state_tensors(model)))
-
-
 def multiply_adds(node: Node, widths: Mapping[str, int]) -> int:
     """Multiply-adds of one step of the node's matrix products, from the widths of all values."""
     if isinstance(node, Embedding):
         return 0
     times = widths[node.name] // len(node.b) if isinstance(node, FrameConv) else 1
     return times * sum(int(t.data.size) for _, _, t in tensors(node) if isinstance(t, Matrix))
-
-
-def digest(model: Model) -> str:
-    """SHA-256 in hex of what the model computes: structure and weights, not descriptions.
-
-    Two models with the same digest can exchange their streams' states.
-    """
-    h = hashlib.sha256()
-    for i in model.inputs:
-        h.update(f"input {i.name} {i.width}\n".encode())
-    for node in model.nodes:
-        h.update(f"{node.OP} {node.name} {' '.join(reads(node))} {attributes(node)}\n".encode())
-        for name, _, tensor in tensors(node):
-            for part in _parts(tensor):
-                h.update(f"{name} {part.dtype} {part.shape}\n".encode())
-                h.update(np.ascontiguousarray(part).tobytes())
-    h.update(f"outputs {model.outputs}\n".encode())
-    if model.window is not None:
-        window = model.window
-        h.update(f"window {window.length} {window.hop} {window.every}\n".encode())
-    if model.mask is not None:
-        h.update(f"mask {np.float32(model.mask)}\n".encode())
-    return h.hexdigest()
-
-
-def _parts(tensor: Any) -> list[NDArray[Any]]:
-    if not isinstance(tensor, Matrix):
-        return [tensor]
-    return [tensor.data] if tensor.scale is None else [tensor.data, tensor.scale]

@@ -1,4 +1,4 @@
-"""The kinds of node: what each reads, holds and computes.
+"""What a node is, and what its declarations say.
 
 A node declares the shape of each of its tensors, its state and its output in symbols
 (`I` is the width of its input); validation, the model file, parameter counts and the
@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.activations import Act
 from edge_rnn.errors import ModelError
 
 F32: TypeAlias = NDArray[np.float32]
@@ -153,145 +152,6 @@ class Node:
     def rows(self, read: int) -> int:
         """How many rows its output has in a window, from how many the values read have."""
         return self.schedule(Schedule()).count(read)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Rnn(Node):
-    """Elman RNN: h' = act(W x + U h + b)."""
-
-    OP: ClassVar[str] = "rnn"
-    OUTPUT: ClassVar[str] = "H"
-    STATE: ClassVar[Mapping[str, str]] = {"h": "H"}
-
-    w: Matrix = tensor("H", "I")
-    u: Matrix = tensor("H", "H")
-    b: F32 = tensor("H")
-    act: Act = "tanh"
-    activations: Activations = "float32"
-    initial_h: F32 | None = optional("H")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Lstm(Node):
-    """LSTM, gate order i, f, g, o; `b` is the sum of both biases some frameworks keep.
-
-    i, f, o = gate(W x + U h + b);  g = cell(W x + U h + b)
-    c' = f c + i g;  h' = o hidden(c')
-    with `peephole` (Gers et al. 2000; ONNX, TFLite), p of i, f, o in that order:
-        i, f = gate(W x + U h + b + p c);  o = gate(W x + U h + b + p c')
-    with `projection` P (Sak et al. 2014; PyTorch's proj_size, TFLite): h' = P (o hidden(c')),
-        plus `projection_bias` if there is one
-    with `cell_clip` or `projection_clip` k (TFLite): c' or the projected h' is held inside [-k, k]
-        where it is made, so that all that reads it sees it so
-    """
-
-    OP: ClassVar[str] = "lstm"
-    OUTPUT: ClassVar[str] = "R"
-    STATE: ClassVar[Mapping[str, str]] = {"h": "R", "c": "H"}
-    GATES: ClassVar[str] = "ifgo"
-
-    w: Matrix = tensor("4H", "I")
-    u: Matrix = tensor("4H", "R")
-    b: F32 = tensor("4H")
-    gate: Act = "sigmoid"
-    cell: Act = "tanh"
-    hidden: Act = "tanh"
-    activations: Activations = "float32"
-    peephole: F32 | None = optional("3H")
-    projection: Matrix | None = optional("R", "H")
-    projection_bias: F32 | None = optional("R")
-    cell_clip: F32 | None = optional("1")
-    projection_clip: F32 | None = optional("1")
-    initial_h: F32 | None = optional("R")
-    initial_c: F32 | None = optional("H")
-
-    def sizes(self, *widths: int) -> dict[str, int]:
-        """Raises ModelError for an option of a projection that is not there."""
-        for name in ("projection_bias", "projection_clip"):
-            if self.projection is None and getattr(self, name) is not None:
-                raise ModelError(f"node {self.name!r}: {name} without a projection")
-        return {"I": widths[0]}
-
-    def same(self) -> Iterable[tuple[str, str, str]]:
-        """Without a projection h is as wide as c."""
-        return () if self.projection is not None else (("R", "H", "without a projection"),)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Gru(Node):
-    """GRU, gate order z, r, n; `rb` is the recurrent bias of the candidate n.
-
-    z, r = gate(W x + U h + b)
-    reset "after" the product (cuDNN, PyTorch, ONNX linear_before_reset=1):
-        n = candidate(W x + b + r (U h + rb))
-    reset "before" the product (Cho et al. 2014, ONNX's default):
-        n = candidate(W x + b + U (r h) + rb)
-    h' = (1 - z) n + z h
-    """
-
-    OP: ClassVar[str] = "gru"
-    OUTPUT: ClassVar[str] = "H"
-    STATE: ClassVar[Mapping[str, str]] = {"h": "H"}
-
-    w: Matrix = tensor("3H", "I")
-    u: Matrix = tensor("3H", "H")
-    b: F32 = tensor("3H")
-    rb: F32 = tensor("H")
-    reset: Literal["before", "after"] = "after"
-    gate: Act = "sigmoid"
-    candidate: Act = "tanh"
-    activations: Activations = "float32"
-    initial_h: F32 | None = optional("H")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Dense(Node):
-    """y = act(W x + b)."""
-
-    OP: ClassVar[str] = "dense"
-    OUTPUT: ClassVar[str] = "N"
-
-    w: Matrix = tensor("N", "I")
-    b: F32 = tensor("N")
-    act: Act = "linear"
-    activations: Activations = "float32"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Embedding(Node):
-    """y = table[x]; x is a model input of width 1 that holds an index in [0, V)."""
-
-    OP: ClassVar[str] = "embedding"
-    OUTPUT: ClassVar[str] = "D"
-
-    table: Matrix = tensor("V", "D")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scale(Node):
-    """y = (x - offset) scale + shift: feature normalisation, or its inverse."""
-
-    OP: ClassVar[str] = "scale"
-
-    offset: F32 = tensor("I")
-    scale: F32 = tensor("I")
-    shift: F32 = tensor("I")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Activation(Node):
-    """y = act(x), element-wise."""
-
-    OP: ClassVar[str] = "activation"
-
-    act: Act = "linear"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Softmax(Node):
-    """y_i = exp(x_i - max x) / sum_j exp(x_j - max x)."""
-
-    OP: ClassVar[str] = "softmax"
 
 
 def tensors(node: Node) -> Iterator[tuple[str, tuple[str, ...], Any]]:

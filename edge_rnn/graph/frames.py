@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from edge_rnn.activations import Act
 from edge_rnn.errors import ModelError
-from edge_rnn.nodes import F32, MAX_DIM, Activations, Matrix, Node, number, tensor
+from edge_rnn.graph.node import F32, MAX_DIM, Activations, Matrix, Node, number, tensor
 
 
 def positions(node: Node, width: int, channels: int, kernel: int, stride: int) -> int:

@@ -1,11 +1,11 @@
-"""The nodes that normalise, and PReLU: one vector in, one of the same width out."""
+"""The nodes that normalise, softmax too, and PReLU: one vector in, one of the same width out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from edge_rnn.nodes import F32, MAX_EPSILON, Node, number, tensor
+from edge_rnn.graph.node import F32, MAX_EPSILON, Node, number, tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +42,13 @@ class L2Norm(Node):
     OP: ClassVar[str] = "l2_norm"
 
     epsilon: float = number(0.0, MAX_EPSILON, 1e-12)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Softmax(Node):
+    """y_i = exp(x_i - max x) / sum_j exp(x_j - max x)."""
+
+    OP: ClassVar[str] = "softmax"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
