@@ -12,7 +12,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from edge_rnn.config import load_config
 from edge_rnn.daemon.recorder import Recorded, Recorder
-from edge_rnn.daemon.signals import Signals
+from edge_rnn.signals import Signals
 
 
 @click.command()

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from edge_rnn.config import Config
 from edge_rnn.daemon.plan import make_settings
-from edge_rnn.daemon.signals import Signals
 from edge_rnn.messages import Message
 from edge_rnn.metrics import Metrics
 from edge_rnn.mqtt import Inbox, Link, Settings
 from edge_rnn.replay import Event, Header, Writer
+from edge_rnn.signals import Signals
 
 SYNC_SECONDS = 1.0
 _WAITING = 100_000

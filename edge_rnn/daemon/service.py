@@ -16,7 +16,6 @@ from edge_rnn.daemon.fill import Fill
 from edge_rnn.daemon.outbox import Outbox
 from edge_rnn.daemon.plan import Plan, make_plan
 from edge_rnn.daemon.report import Reporter
-from edge_rnn.daemon.signals import Signals
 from edge_rnn.daemon.systemd import notify
 from edge_rnn.daemon.watermarks import Watermarks
 from edge_rnn.daemon.wires import Wires
@@ -26,6 +25,7 @@ from edge_rnn.journal import Commit, Journal
 from edge_rnn.lineage import lineage
 from edge_rnn.metrics import Gauges, Metrics
 from edge_rnn.mqtt import Inbox
+from edge_rnn.signals import Signals
 
 FLUSH_SECONDS = 5.0
 EXPIRE_SECONDS = 1.0

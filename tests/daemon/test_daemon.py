@@ -269,6 +269,29 @@ def test_sighup_to_a_model_whose_states_do_not_fit_goes_back(
     assert [m for m in user.messages if m[0] != "status"] == expected(messages)
 
 
+STOPPED_AT = """
+import os, signal, sys
+
+class Stop:
+    def find_spec(self, name, *_):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, Stop())
+from edge_rnn.cli import main
+main(["run", sys.argv[2]])
+"""
+
+
+@pytest.mark.parametrize("loading", ["numpy", "edge_rnn.pipeline", "llvmlite"])
+def test_told_to_stop_while_it_starts_it_stops_cleanly(write_config, tmp_path, loading):
+    """It loads that for the first time then; the broker does not exist."""
+    command = [sys.executable, "-c", STOPPED_AT, loading, str(write_config(1))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not (tmp_path / "p.state").exists()
+
+
 @pytest.fixture
 def authority():
     return trustme.CA()

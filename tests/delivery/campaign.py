@@ -24,7 +24,7 @@ from pathlib import Path
 from tests.delivery import power
 from tests.delivery.forge import Forge
 from tests.delivery.hobbles import BOUNDARIES
-from tests.delivery.rig import TRANSPORTS, Rig, Verdict, brokers, rig
+from tests.delivery.rig import CONNECTED, TRANSPORTS, Rig, Verdict, brokers, rig
 
 ANY = "any moment"
 MOMENTS = (*BOUNDARIES, ANY)
@@ -53,9 +53,7 @@ class Campaign:
         self.missed: Counter[str] = Counter()
 
     def run(self, moments: list[str]) -> Outcome:
-        log = self.rig.folder / "p.log"
-        log.touch()
-        self._live(lambda: "subscribed" in log.read_text())  # from here on the broker has a session
+        self._live(lambda: True)  # from here on the broker has a session
         for moment in moments:
             self.rig.publish(self.random.choice(BURSTS))
             reached = self._at_any_moment() if moment == ANY else self._at_boundary(moment)
@@ -96,10 +94,12 @@ class Campaign:
             power.tear_checkpoint(file, log, self.random)
 
     def _live(self, done: Callable[[], bool]) -> None:
-        """Leave the daemon alone until this is so, or nothing happens any more."""
+        """Leave the daemon alone until it is connected and this is so, or nothing happens any
+        more."""
+        connects = self.rig.log.count(CONNECTED)
         daemon = self.forge.start(self.rig.config())
         seen, end = 0, time.monotonic() + PATIENCE
-        while not done() and time.monotonic() < end:
+        while not (self.rig.log.count(CONNECTED) > connects and done()) and time.monotonic() < end:
             assert not daemon.wait(0.05), daemon.log[-3000:]
             if len(self.rig.seen) > seen:
                 seen, end = len(self.rig.seen), time.monotonic() + PATIENCE

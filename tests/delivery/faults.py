@@ -24,10 +24,9 @@ from pathlib import Path
 
 from tests.delivery.forge import Forge, Forked
 from tests.delivery.proxy import Proxy
-from tests.delivery.rig import TRANSPORTS, Rig, Verdict, brokers, rig
+from tests.delivery.rig import CONNECTED, TRANSPORTS, Rig, Verdict, brokers, rig
 
 PATIENCE = 40.0
-CONNECTED = "connected, subscribed"
 CRASHED = "Python itself crashed, having no memory for a call"
 
 
@@ -59,7 +58,7 @@ class Bench:
 
     def start(self, *preparations: list[object]) -> Forked:
         """A daemon, which may be one that can't go on."""
-        self.connects = self.log.count(CONNECTED)
+        self.connects = self.rig.log.count(CONNECTED)
         self.daemon = self.forge.start(self.rig.config(**self.tables), *preparations)
         return self.daemon
 
@@ -74,19 +73,15 @@ class Bench:
         """Until this is so. Nothing is published meanwhile."""
         end = time.monotonic() + PATIENCE
         while not condition():
-            assert time.monotonic() < end, f"waited {PATIENCE} s for {what}:\n{self.log[-3000:]}"
+            log = self.rig.log[-3000:]
+            assert time.monotonic() < end, f"waited {PATIENCE} s for {what}:\n{log}"
             time.sleep(0.02)
 
     def subscribed(self) -> None:
-        self.wait("a connection", lambda: self.log.count(CONNECTED) > self.connects)
+        self.wait("a connection", lambda: self.rig.log.count(CONNECTED) > self.connects)
 
     def complete(self) -> None:
         self.wait("all predictions", lambda: self.rig.complete)
-
-    @property
-    def log(self) -> str:
-        path = self.rig.folder / "p.log"
-        return path.read_text(errors="replace") if path.exists() else ""
 
 
 def reset(b: Bench) -> None:
@@ -211,7 +206,7 @@ def _run(b: Bench) -> None:
 def _end(b: Bench) -> None:
     b.busy(0.2)
     b.complete()
-    assert b.daemon.stop() == 0, b.log[-3000:]
+    assert b.daemon.stop() == 0, b.rig.log[-3000:]
 
 
 def _through(network: Callable[[Bench], None]) -> Callable[[Bench], None]:
@@ -283,7 +278,7 @@ def faults(
                 bench = Bench(site, forge, p)
                 run, wanted = FAULTS[name]
                 run(bench)
-                said = re.search(wanted, bench.log)
+                said = re.search(wanted, site.log)
                 kind = type(broker).__name__.lower()
                 text = said[0][-100:] if said else ""
                 yield Outcome(name, kind, transport, text, bench.how, site.judge())

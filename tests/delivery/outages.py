@@ -25,7 +25,7 @@ import msgspec
 from edge_rnn.pipeline import Pipeline
 from tests.daemon.conftest import Mosquitto
 from tests.delivery.forge import Forge
-from tests.delivery.rig import SPEC, STREAMS, TRANSPORTS, Rig, Verdict, rig
+from tests.delivery.rig import CONNECTED, SPEC, STREAMS, TRANSPORTS, Rig, Verdict, rig
 
 PERSISTENT = (
     "allow_anonymous true\nmax_inflight_messages 0\npersistence true\n"
@@ -53,7 +53,7 @@ class Outcome:
 def outages(site: Rig, forge: Forge, kills: int) -> Outcome:
     site.hold = "1s"
     daemon = forge.start(site.config())
-    while "connected, subscribed" not in daemon.log:
+    while CONNECTED not in site.log:
         assert not daemon.wait(0.05), daemon.log
     site.client._client.reconnect_delay_set(1, 1)
     for _ in range(kills):

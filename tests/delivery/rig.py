@@ -24,6 +24,8 @@ STREAMS = 5
 SPEC = Spec(topics=["in/{d}"], output="out/{d}", sequence="q", hold=60.0)
 TRANSPORTS = {"batch": "5", "paho": "3.1.1"}
 """The version of MQTT that each client is tried with."""
+CONNECTED = "connected, subscribed"
+"""What the daemon logs each time it is."""
 
 Key = tuple[str, int, int]
 
@@ -115,6 +117,12 @@ class Rig:
             if late and self.random.random() < 0.2:
                 yield late.pop(0)
         yield from late
+
+    @property
+    def log(self) -> str:
+        """All that the pipeline's daemons have logged."""
+        path = self.folder / "p.log"
+        return path.read_text(errors="replace") if path.exists() else ""
 
     @property
     def seen(self) -> dict[Key, set[bytes]]:
