@@ -22,10 +22,11 @@ from edge_rnn_converters.backends.command import options as hosted
 from edge_rnn_converters.certificate import page, plots
 from edge_rnn_converters.certificate.command import fail, showing
 from edge_rnn_converters.certificate.request import options, request
-from edge_rnn_converters.conversion import Auto, Check, Conversion, convert_with_report, template
+from edge_rnn_converters.conversion import Auto, Check, Conversion, convert_with_report
 from edge_rnn_converters.guard import Guarded
 from edge_rnn_converters.modes import Mode
 from edge_rnn_converters.quantize import DEFAULT, PRECISIONS, Precision
+from edge_rnn_converters.readers import template
 from edge_rnn_converters.weights.command import options as described
 
 

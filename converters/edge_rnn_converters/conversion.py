@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -20,17 +18,15 @@ from edge_rnn_converters import compare, mixed, modes
 from edge_rnn_converters.certificate import Certified, Request, certify, compute
 from edge_rnn_converters.certificate.auto import choose
 from edge_rnn_converters.certificate.biases import corrected
-from edge_rnn_converters.detect import Format, detect
-from edge_rnn_converters.guard import has_read
+from edge_rnn_converters.certificate.truth import Progress
 from edge_rnn_converters.modes import Mode, in_mode
 from edge_rnn_converters.quantize import DEFAULT, Precision, size_of
 from edge_rnn_converters.quantize import quantize as quantized
-from edge_rnn_converters.source import CannotRunError, Options, Source, reading
-from edge_rnn_converters.weights import source as weights
+from edge_rnn_converters.readers import opened
+from edge_rnn_converters.source import CannotRunError, Options, Source
 
 Check: TypeAlias = Literal["auto", "require", "skip"]
 Auto: TypeAlias = Literal["auto"]
-Progress: TypeAlias = Callable[[str], None]
 
 _GROWS = (
     f"the model's outputs exceed {compare.LARGEST:g} after step {{}} of the check's inputs, or "
@@ -156,7 +152,7 @@ def convert_with_report(
     told = None if description is None else Path(description)
     window = mode.length if isinstance(mode, Window) else None
     options = Options(told, network, window, inputs or {}, example_inputs)
-    name, sha256, read = _opened(source, options, progress)
+    name, sha256, read = opened(source, options, progress)
     used, notes = in_mode(read, mode)
     read = replace(read, notes=notes)
     described = replace(
@@ -208,62 +204,6 @@ def _quantized(
 def _probed(model: Model, progress: Progress) -> Model:
     progress("recording a probe")
     return compare.probed(model)
-
-
-_READERS: dict[Format, str] = {
-    "keras": "keras.source",
-    "keras-h5": "keras.source",
-    "saved-model": "keras.source",
-    "onnx": "onnx.source",
-    "tflite": "tflite.source",
-    "torchscript": "torch.source",
-    "pt2": "torch.source",
-    **dict.fromkeys(
-        ("torch-checkpoint", "safetensors", "npz", "hf-folder", "h5-weights"), "weights.source"
-    ),
-}
-"""The module that reads a format, imported when a file of it comes."""
-
-
-def read(path: Path, options: Options) -> Source:
-    """The model in a file, not yet checked. Raises as `convert`."""
-    return _read(path, options)
-
-
-def _opened(source: Any, options: Options, progress: Progress) -> tuple[str, str, Source]:
-    """(name, SHA-256 of the file or of a live module's weights, the source)."""
-    if isinstance(source, str | os.PathLike):
-        path = Path(source)
-        progress(f"reading {path.name}")
-        found = _read(path, options)
-        return path.name, _sha256(path), found
-    from edge_rnn_converters.torch.source import digest as digest_of
-    from edge_rnn_converters.torch.source import read_module
-
-    progress(f"reading {type(source).__name__}")
-    with reading(type(source).__name__):
-        found = read_module(source, options)
-        return type(source).__name__, digest_of(source), found
-
-
-def _read(path: Path, options: Options) -> Source:
-    form = detect(path)
-    reader = import_module(f"edge_rnn_converters.{_READERS[form]}")
-    with reading(path.name):
-        source: Source = reader.read(path, form, options)
-    has_read()
-    return source
-
-
-def template(source: str | os.PathLike[str]) -> str:
-    """A description, as TOML to edit, of the network whose arrays a file holds, as far as they
-    tell. Raises UnsupportedError for a file that holds its network itself."""
-    path = Path(source)
-    form = detect(path)
-    if _READERS[form] != "weights.source":
-        raise UnsupportedError(f"{path.name}: holds its network itself; convert it as it is")
-    with reading(path.name):
-        return weights.template(path, form)
 
 
 def _checked(
@@ -334,13 +274,3 @@ def _run_source(
 
 def _named(columns: Sequence[Feature | str]) -> tuple[Feature, ...]:
     return tuple(c if isinstance(c, Feature) else Feature(c) for c in columns)
-
-
-def _sha256(path: Path) -> str:
-    """Of a folder, over the digests of its files in the order of their names; a SavedModel has
-    its weights one folder further in."""
-    if path.is_dir():
-        files = sorted(p for p in (*path.iterdir(), *path.glob("variables/*")) if p.is_file())
-        return hashlib.sha256("".join(map(_sha256, files)).encode()).hexdigest()
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()

@@ -75,7 +75,7 @@ class Source:
     """A trained model as read from its file: float32, not described, not yet checked.
 
     `framework` is what the file says made it; `notes` what its user should know. A model with nodes
-    that look ahead (see `edge_rnn.windows`) needs a window, the regime's or its user's.
+    that look ahead (`edge_rnn.graph.AHEAD`) needs a window, the regime's or its user's.
     """
 
     model: Model

@@ -239,10 +239,12 @@ def _outcome(conversion: Any, path: Path, seed: Seed, number: int) -> tuple[str,
 
 def _read(conversion: Any, path: Path, seed: Seed, whole: bool) -> None:
     from edge_rnn.validation import validate
+    from edge_rnn_converters.modes import in_mode
+    from edge_rnn_converters.readers import read
     from edge_rnn_converters.source import Options
 
     options = Options(network=seed.network)
-    used, _ = conversion.in_mode(conversion.read(path, options), None)
+    used, _ = in_mode(read(path, options), None)
     validate(used)
     if whole:
         conversion.convert_with_report(path, "w8a16", network=seed.network, check="auto")

@@ -21,9 +21,9 @@ from edge_rnn_converters import (
     Conversion,
     Report,
     compare,
-    conversion,
     convert,
     convert_with_report,
+    readers,
 )
 from edge_rnn_converters.keras import run as keras_run
 from edge_rnn_converters.source import CannotRunError, Options, SourceRun
@@ -115,7 +115,7 @@ def faked(
     monkeypatch: pytest.MonkeyPatch, change: Callable[[np.ndarray], np.ndarray] | None
 ) -> None:
     """A source whose framework answers as changed, or (None) is not installed."""
-    original = conversion._read
+    original = readers.read
 
     def read(path: Path, options: Options) -> Any:
         source = original(path, options)
@@ -127,7 +127,7 @@ def faked(
 
         return replace(source, run=run)
 
-    monkeypatch.setattr(conversion, "_read", read)
+    monkeypatch.setattr(readers, "read", read)
 
 
 def bump(y: np.ndarray) -> np.ndarray:
@@ -173,7 +173,7 @@ def test_a_runtime_that_disagrees_stops_the_conversion(
 
 
 def test_gates_in_the_wrong_order_do_not_pass(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = conversion._read
+    original = readers.read
 
     def read(path: Path, options: Options) -> Any:
         source = original(path, options)
@@ -185,7 +185,7 @@ def test_gates_in_the_wrong_order_do_not_pass(path: Path, monkeypatch: pytest.Mo
         order = [*range(H, 2 * H), *range(H), *range(2 * H, 3 * H)]
         return replace(node, w=type(node.w)(node.w.data[order]))
 
-    monkeypatch.setattr(conversion, "_read", read)
+    monkeypatch.setattr(readers, "read", read)
     with pytest.raises(MismatchError, match="onnxruntime"):
         convert(path)
 

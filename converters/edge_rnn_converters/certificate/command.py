@@ -21,6 +21,7 @@ from edge_rnn_converters.certificate.measure import Bounds, Certified, certify
 from edge_rnn_converters.certificate.request import Request, options, request
 from edge_rnn_converters.certificate.truth import Progress
 from edge_rnn_converters.guard import Guarded
+from edge_rnn_converters.readers import read
 from edge_rnn_converters.source import Options, UndescribedError
 from edge_rnn_converters.weights.command import options as described
 
@@ -76,8 +77,6 @@ def again(model: Model, path: Path, told: Options, asked: Request, progress: Pro
 
     Raises ModelError where the source is not this model's, and as `certify` and the readers do.
     """
-    from edge_rnn_converters.conversion import read  # which reads certificates' modules itself
-
     progress(f"reading {path.name}")
     source = read(path, told)
     exact = replace(source.model, features=model.features, targets=model.targets,
