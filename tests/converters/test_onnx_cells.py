@@ -21,8 +21,9 @@ DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 
 
 def cell(g: Graph, kind: str, direction: str, *more: str, seed: int = 0, **attrs: Any) -> Any:
+    """With recurrent weights so small that what has no bound does not grow from step to step."""
     D, k = DIRECTIONS[direction], BLOCKS[kind]
-    w, r, b = (g.const(random(D, k * H, n, seed=seed)) for n in (I, H, 1))
+    w, r = (g.const(random(D, k * H, n, seed=seed, scale=2 / (n + 2))) for n in (I, H))
     b = g.const(random(D, 2 * k * H, seed=seed))
     return g(kind, "x", w, r, b, *more, outputs=3 if kind == "LSTM" else 2, hidden_size=H,
              direction=direction, **attrs)  # fmt: skip
