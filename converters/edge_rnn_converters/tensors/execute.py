@@ -15,6 +15,7 @@ from edge_rnn_converters.tensors import (
     control,
     convs,
     delays,
+    joins,
     layers,
     loops,
     moves,
@@ -33,20 +34,8 @@ from edge_rnn_converters.tensors.vectors import arranged
 OPERATORS: dict[str, KnownOp] = {
     kind: known
     for module in (
-        *(
-            cells,
-            ready,
-            delays,
-            layers,
-            arithmetic,
-            norms,
-            convs,
-            pools,
-            parts,
-            moves,
-            control,
-            loops,
-        ),
+        *(cells, ready, delays, layers, arithmetic, norms),
+        *(convs, pools, parts, joins, moves, control, loops),
     )
     for kind, known in module.operator.known.items()
 }
