@@ -108,8 +108,8 @@ def main() -> None:
     outcomes = []
     with tempfile.TemporaryDirectory() as top, Forge() as forge:
         for i, transport in enumerate(TRANSPORTS):
-            broker = Mosquitto(Path(top), extra=PERSISTENT)
-            with rig(broker, transport, Path(top) / str(i), options.seed + i) as site:
+            broker = Mosquitto(Path(top) / str(i), extra=PERSISTENT)
+            with rig(broker, transport, options.seed + i) as site:
                 outcomes.append(outages(site, forge, options.kills))
     if options.json:
         print(json.dumps([asdict(o) for o in outcomes], indent=2))
