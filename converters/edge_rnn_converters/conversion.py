@@ -18,12 +18,11 @@ from edge_rnn_converters import compare, mixed, modes
 from edge_rnn_converters.certificate import Certified, Request, certify, compute
 from edge_rnn_converters.certificate.auto import choose
 from edge_rnn_converters.certificate.biases import corrected
-from edge_rnn_converters.certificate.truth import Progress
 from edge_rnn_converters.modes import Mode, in_mode
 from edge_rnn_converters.quantize import DEFAULT, Precision, size_of
 from edge_rnn_converters.quantize import quantize as quantized
 from edge_rnn_converters.readers import opened
-from edge_rnn_converters.source import CannotRunError, Options, Source
+from edge_rnn_converters.source import CannotRunError, Options, Progress, Source
 
 Check: TypeAlias = Literal["auto", "require", "skip"]
 Auto: TypeAlias = Literal["auto"]
