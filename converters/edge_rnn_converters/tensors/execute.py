@@ -15,6 +15,7 @@ from edge_rnn_converters.tensors import (
     control,
     convs,
     delays,
+    functions,
     joins,
     layers,
     loops,
@@ -34,7 +35,7 @@ from edge_rnn_converters.tensors.vectors import arranged
 OPERATORS: dict[str, KnownOp] = {
     kind: known
     for module in (
-        *(cells, ready, delays, layers, arithmetic, norms),
+        *(cells, ready, delays, layers, arithmetic, functions, norms),
         *(convs, pools, parts, joins, moves, control, loops),
     )
     for kind, known in module.operator.known.items()
