@@ -11,6 +11,7 @@ from edge_rnn.kernels.cpu import LEVEL
 from edge_rnn.kernels.dots import dot4, dot8, pair_sums, quad, quads, two_quads
 from edge_rnn.kernels.integers import add, ints, same, to_float
 from edge_rnn.kernels.jit import kernel
+from edge_rnn.kernels.memory import zeros
 from edge_rnn.kernels.simd import F32, I32, LANES, fma, load, splat, store
 
 I8 = NDArray[np.int8]
@@ -33,10 +34,7 @@ _N = SUMS if _ONE_ROW else _HALF
 
 def words(nbytes: int) -> I32:
     """Zeros to `stream`: nbytes, rounded up to whole registers, from the start of a cache line."""
-    n = -(-nbytes // (4 * LANES)) * LANES
-    room = np.zeros(n + 16, np.int32)
-    first = -room.ctypes.data % 64 // 4
-    return room[first : first + n]
+    return zeros(-(-nbytes // (4 * LANES)) * LANES, np.int32)
 
 
 def operands() -> tuple[I8, I8]:
