@@ -17,6 +17,7 @@ from edge_rnn.kernels.dots import (
     dot4,
     dot4_nibbles,
     dot8,
+    high_in_place,
     high_nibbles,
     low_nibbles,
     no_pairs,
@@ -44,6 +45,9 @@ FOUR_ROWS = LEVEL.dot == "vnni" and LEVEL.lanes == 16
 
 SHORT_SUMS = LEVEL.dot == "maddubs"
 """The sums of a group of 4-bit weights are made in 16 bits."""
+
+NIBBLES_IN_PLACE = LEVEL.dot == "vnni"
+"""Upper 4-bit weights are multiplied where they are, 16 times as large: a byte is unsigned."""
 
 PAIRED = LEVEL.dot == "smull"
 """Two quads are multiplied at once, for one row and one block at a time."""
@@ -211,6 +215,14 @@ def _group(w: I8, at: int, x: I8, r: int, sum_x: np.int32) -> I32:
             b = pairs(b, quad(x, k + GROUP // 2, BLOCK), high_nibbles(m))
             at += _QUADS
         return add(a, pairs_joined(b))
+    if NIBBLES_IN_PLACE:
+        high = same(_NONE, BLOCK)
+        for k in range(r, r + GROUP // 2, 4):
+            m = quads(w, at, BLOCK)
+            a = dot4_nibbles(a, quad(x, k, BLOCK), low_nibbles(m))
+            high = dot4_nibbles(high, quad(x, k + GROUP // 2, BLOCK), high_in_place(m))
+            at += _QUADS
+        return add(a, shift(high, 4))
     for k in range(r, r + GROUP // 2, 4):
         m = quads(w, at, BLOCK)
         a = dot4_nibbles(a, quad(x, k, BLOCK), low_nibbles(m))
