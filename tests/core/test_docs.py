@@ -50,13 +50,6 @@ def test_tests_named(page: Path) -> None:
         assert any(f"\ndef {test}(" in s for s in sources), f"{name(page)} names {file}::{test}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
-def test_named_tests(page: Path) -> None:
-    for file, test in re.findall(r"`([\w/]*test_\w+\.py)::(\w+)`", page.read_text()):
-        sources = [source.read_text() for source in (ROOT / "tests").rglob(Path(file).name)]
-        assert any(f"def {test}(" in source for source in sources), f"{name(page)}: {file}::{test}"
-
-
 def test_decisions() -> None:
     """Each has a number of its own, says it in its title, and none is missing."""
     notes = sorted((ROOT / "docs" / "decisions").glob("*.md"))
