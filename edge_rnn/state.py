@@ -131,7 +131,9 @@ class StateStore:
     def export(self, streams: Iterable[str]) -> list[StreamState]:
         """The states of open streams. Raises StreamError."""
         ids = list(streams)
-        slots = np.array([self.handle(s) for s in ids], np.int64) & _SLOT_BITS
+        known = self._handles
+        handles = [known[s] if s in known else self.handle(s) for s in ids]
+        slots = np.array(handles, np.int64) & _SLOT_BITS
         steps = self.table["steps"][slots].tolist()
         states = self.slab[slots[:, None], self.words].astype("<f4", copy=False).tobytes()
         size = 4 * len(self.words)
