@@ -161,7 +161,7 @@ class Queue:
     size: Positive = 10_000
     policy: Literal["wait", "drop_oldest", "drop_newest"] = "wait"
     max_batch: Positive = 256
-    max_delay: Seconds | None = None
+    max_delay: Seconds = Seconds(0.003)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
