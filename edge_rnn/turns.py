@@ -73,9 +73,8 @@ class Turns(Ordering[T]):
 
     def opened(self, streams: Iterable[str]) -> None:
         """These streams have a state."""
-        if self._closed:
-            for stream in streams:
-                self._closed.pop(stream, None)
+        for stream in streams:
+            self._closed.pop(stream, None)
 
     def closed(self, stream: str) -> None:
         """The stream's state was forgotten; its mark stays a while."""

@@ -19,7 +19,6 @@ from edge_rnn.kernels.formats import (
     pack,
     pack_nibbles,
 )
-from edge_rnn.kernels.memory import LINE, joined, zeros
 from edge_rnn.kernels.opcodes import (
     ADD,
     FROM_SCRATCH,
@@ -41,7 +40,6 @@ __all__ = [
     "LENGTHS",
     "LEVEL",
     "LIMITS",
-    "LINE",
     "PARTIALS",
     "PLACES",
     "SLOT",
@@ -53,12 +51,10 @@ __all__ = [
     "emit_to",
     "evict_order",
     "explain",
-    "joined",
     "make_context",
     "pack",
     "pack_nibbles",
     "record",
     "step",
     "touch",
-    "zeros",
 ]

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from edge_rnn.graph import GROUP
 from edge_rnn.kernels.cpu import LEVEL
 
-BLOCK = max(32, 4 * LEVEL.lanes)
-"""Outputs that lie side by side: four registers' worth, whose sums end while others begin."""
+BLOCK = 32
 EACH = 8
 """Integer activations are filled up to a multiple of it."""
 

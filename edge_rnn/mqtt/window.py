@@ -58,8 +58,10 @@ class Window:
 
     def confirm(self, mids: Sequence[int], errors: Sequence[str]) -> None:
         """The broker has these, or has refused them."""
-        found = (self._pending.pop(mid, None) for mid in mids)
-        self.confirmed += [p.tag for p in found if p and p.tag]
+        for mid in mids:
+            publication = self._pending.pop(mid, None)
+            if publication is not None and publication.tag:
+                self.confirmed.append(publication.tag)
         for reason in errors:
             self._count(reason)
 

@@ -17,6 +17,7 @@ from edge_rnn.graph import Window
 from edge_rnn_converters import convert_with_report
 from tests.converters.onnx_models import Graph, I, random
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "onnx"
 H = 5
 
 
@@ -49,6 +50,21 @@ class Gru(nn.Module):
         return (1 - z) * torch.tanh(self.wn(x) + inner) + z * h, c
 
 
+class Split(nn.Module):
+    """All gates in two products, cut apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.u = nn.Linear(I, 3 * H), nn.Linear(H, 3 * H)
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        xr, xz, xn = self.w(x).chunk(3, 1)
+        hr, hz, hn = self.u(h).chunk(3, 1)
+        r, z = torch.sigmoid(xr + hr), torch.sigmoid(xz + hz)
+        n = torch.tanh(xn + r * hn)
+        return n + z * (h - n), c
+
+
 class Rnn(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +74,13 @@ class Rnn(nn.Module):
         return torch.relu(self.w(x) + 0.3 * self.u(h)), c
 
 
-CELLS = {"lstm": Lstm, "gru": lambda: Gru(True), "gru before": lambda: Gru(False), "rnn": Rnn}
+CELLS = {
+    "lstm": Lstm,
+    "gru": lambda: Gru(True),
+    "gru before": lambda: Gru(False),
+    "gru split": Split,
+    "rnn": Rnn,
+}
 
 
 class Over(nn.Module):
@@ -90,6 +112,39 @@ class Plain(Over):
         return self.head(torch.stack(rows, 1))
 
 
+class Begun(Plain):
+    """The states before the first step are learned, or of one number."""
+
+    def __init__(self, cell: nn.Module, start: str = "learned") -> None:
+        super().__init__(cell)
+        self.start, self.h, self.c = start, *(nn.Parameter(torch.randn(1, H)) for _ in "hc")
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, c = self.h, self.c
+        if self.start == "expanded":
+            h, c = h.expand(x.size(0), -1), torch.tanh(c).repeat(x.size(0), 1)
+        elif self.start == "full":
+            h, c = torch.full((x.size(0), H), 0.5), torch.ones(x.size(0), H)
+        rows = []
+        for t in range(x.size(1)):
+            h, c = self.cell(x[:, t], h, c)
+            rows.append(h)
+        return self.head(torch.stack(rows, 1))
+
+
+class Builtin(nn.Module):
+    """PyTorch's own cell, in a form for `Begun`."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.cell = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn": nn.RNNCell}[kind](I, H)
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        if isinstance(self.cell, nn.LSTMCell):
+            return self.cell(x, (h, c))
+        return self.cell(x, h), c
+
+
 class Once(nn.Module):
     """One step, the state packed in one tensor that it takes and returns."""
 
@@ -100,6 +155,14 @@ class Once(nn.Module):
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         h, c = self.cell(x, state[0], state[1])
         return self.head(h), torch.stack([h, c])
+
+
+class OnlyOnce(Once):
+    """One step of a cell without c."""
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        h, _ = self.cell(x, h, h)
+        return self.head(h), h
 
 
 def exported(model: nn.Module, given: tuple[Tensor, ...], path: Path, **options: Any) -> Path:
@@ -149,15 +212,80 @@ def test_a_loop_that_onnx_has_written_out(kind: str, tmp_path: Path) -> None:
     assert ops(path) == [kind.split()[0], "dense"]
 
 
-@pytest.mark.parametrize("kind", ["lstm"])
+@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("start", ["learned", "expanded", "full"])
+def test_a_loop_in_python_from_constant_states(kind: str, start: str) -> None:
+    given = (torch.zeros(1, 7, I),)
+    assert ops(Begun(CELLS[kind](), start), example_inputs=given) == [kind.split()[0], "dense"]
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "rnn"])
+def test_a_loop_of_pytorch_s_own_cell_from_learned_states(kind: str) -> None:
+    found = ops(Begun(Builtin(kind)), example_inputs=(torch.zeros(1, 7, I),))
+    assert found == [kind, "dense"]
+
+
+@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize("start", ["learned", "expanded", "full"])
+def test_a_loop_from_constant_states_that_onnx_has_written_out(
+    kind: str, start: str, tmp_path: Path
+) -> None:
+    model = Begun(CELLS[kind](), start).eval()
+    path = exported(model, (torch.zeros(1, 7, I),), tmp_path / "m.onnx")
+    assert ops(path) == [kind.split()[0], "dense"]
+
+
+def test_a_state_before_the_loop_that_follows_from_the_input_is_refused() -> None:
+    class Begins(Plain):
+        def forward(self, x: Tensor) -> Tensor:
+            h, rows = torch.tanh(self.cell.w(x[:, 0])), []
+            for t in range(x.size(1)):
+                h, _ = self.cell(x[:, t], h, h)
+                rows.append(h)
+            return self.head(torch.stack(rows, 1))
+
+    with pytest.raises(UnsupportedError, match="before the first step depends on the input"):
+        ops(Begins(Rnn()), example_inputs=(torch.zeros(1, 7, I),))
+
+
+NEWER: dict[str, list[str]] = {
+    "gru_step": ["gru", "dense"],
+    "gru_written": ["gru", "dense"],
+    "gru_written_learned": ["gru", "dense"],
+    "gru_open": ["gru", "dense"],
+    "gru_open_batch": ["gru", "dense"],
+    "gru_open_learned": ["gru", "dense"],
+    "lstm_open_17": ["lstm", "dense"],
+}
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_what_pytorch_s_newer_exporter_makes(name: str) -> None:
+    """See tests/golden/remake_onnx.py; open steps and batch, operator sets 17 and 18."""
+    assert ops(GOLDEN / f"{name}.onnx") == NEWER[name]
+
+
+def test_a_learned_state_that_the_newer_exporter_multiplied_out_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match=r"multiplied a constant state out.*dynamo=False"):
+        ops(GOLDEN / "lstm_written_learned.onnx")
+
+
+def test_an_open_batch_of_a_loop_that_the_newer_exporter_wrote_out_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="export with a batch of one, and no open batch"):
+        ops(GOLDEN / "rnn_open_batch.onnx")
+
+
+@pytest.mark.parametrize("kind", CELLS)
 @pytest.mark.parametrize("batch", [False, True])
-def test_one_step_with_its_state_packed(kind: str, batch: bool, tmp_path: Path) -> None:
-    given = torch.zeros(1, I), torch.zeros(2, 1, H)
-    axes = {"x": {0: "batch"}, "state": {1: "batch"}} if batch else {}
-    path = exported(Once(CELLS[kind]()).eval(), given, tmp_path / "m.onnx",
+def test_one_step_with_its_state(kind: str, batch: bool, tmp_path: Path) -> None:
+    """Of an LSTM, h and c in one tensor."""
+    shape, at = ((2, 1, H), 1) if kind == "lstm" else ((1, H), 0)
+    model = (Once if kind == "lstm" else OnlyOnce)(CELLS[kind]()).eval()
+    given = torch.zeros(1, I), torch.zeros(shape)
+    axes = {"x": {0: "batch"}, "state": {at: "batch"}} if batch else {}
+    path = exported(model, given, tmp_path / "m.onnx",
                     input_names=["x", "state"], dynamic_axes=axes)  # fmt: skip
-    assert ops(path) == [kind, "dense"]
-    assert ops(Once(CELLS[kind]()), example_inputs=given) == [kind, "dense"]
+    assert ops(path) == ops(model, example_inputs=given) == [kind.split()[0], "dense"]
 
 
 def scan(axis: int, head: bool = False) -> onnx.ModelProto:

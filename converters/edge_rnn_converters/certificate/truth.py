@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from edge_rnn.reference import F64
 from edge_rnn_converters.certificate import metrics, task
 from edge_rnn_converters.certificate.metrics import I64
 from edge_rnn_converters.compare import LARGEST
-from edge_rnn_converters.source import Progress
+
+Progress: TypeAlias = Callable[[str], None]
 
 SHUT, OPEN = 0.01, 0.99
 """A gate is shut below, and open above."""

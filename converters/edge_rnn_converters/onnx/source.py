@@ -72,18 +72,32 @@ def _open(blob: bytes) -> Engine:
         import onnxruntime
     except ImportError as e:
         raise CannotRunError("onnxruntime is not installed: pip install onnxruntime") from e
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
     name = f"onnxruntime {onnxruntime.__version__}"
     try:
-        session = onnxruntime.InferenceSession(blob, options, providers=["CPUExecutionProvider"])
+        session = _session(onnxruntime, blob)
     except Exception as e:
         # ONNX Runtime has no base class of its own for what a graph may do wrong.
         raise CannotRunError(f"{name} can't load it: {e}") from e
     names = [output.name for output in session.get_outputs()]
 
     def call(feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        return dict(zip(names, session.run(None, dict(feed)), strict=True))
+        nonlocal session
+        try:
+            made = session.run(None, dict(feed))
+        except Exception:
+            # PyTorch's newer exporter may write down the steps that it saw as all that there are,
+            # which only optimizations rely on.
+            session = _session(onnxruntime, blob, optimized=False)
+            made = session.run(None, dict(feed))
+        return dict(zip(names, made, strict=True))
 
     return Engine(name, call)
+
+
+def _session(onnxruntime: Any, blob: bytes, *, optimized: bool = True) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(blob, options, providers=["CPUExecutionProvider"])

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, islice, product
-from typing import Any
 
 import numpy as np
 
 from edge_rnn.errors import UnsupportedError
-from edge_rnn_converters.recurrence.step import WAY_OUT, Space, Steps
+from edge_rnn_converters.recurrence.step import WAY_OUT
 from edge_rnn_converters.recurrence.unrolled import rolled
 from edge_rnn_converters.recurrence.written import Pair, inside, with_cells
 from edge_rnn_converters.source import refuse
@@ -39,37 +37,9 @@ def recognised(graph: TensorGraph, taken: set[str]) -> tuple[TensorGraph, Unsupp
     what is in the way of a single step's is returned too, for it may be none. Raises
     UnsupportedError for the other ones.
     """
-    graph = rolled(_folded(_looped(graph)))
+    graph = rolled(_looped(graph))
     found, failure = _single(graph, taken)
     return found, None if any(op.kind in CELLS for op in flat(graph)) else failure
-
-
-_FOLDED = ("MatMul", "Gemm", "Add", "Sub", "Mul", "Neg", "Identity")
-_MOST = 1 << 22
-
-
-def _folded(graph: TensorGraph) -> TensorGraph:
-    """What is computed of constants alone, as the first step of a loop does, as a constant."""
-    constants, rest = dict(graph.constants), []
-    for op in graph.operators:
-        arrays = [constants[name] for name in op.inputs if name in constants]
-        whole = op.kind in _FOLDED and len(arrays) == len(op.inputs)
-        if whole and _few(op, arrays):
-            known: dict[str, Any] = Steps((op,), constants).run(Space(), {})
-            constants[op.outputs[0]] = np.asarray(known[op.outputs[0]], arrays[0].dtype)
-        else:
-            rest.append(op)
-    return replace(graph, constants=constants, operators=tuple(rest))
-
-
-def _few(op: Op, arrays: Sequence[Any]) -> bool:
-    """Has the result few enough numbers, and is it of numbers as the first operand's?"""
-    if arrays[0].dtype.kind != "f":
-        return False
-    a, *others = (np.shape(array) for array in arrays)
-    if op.kind in ("MatMul", "Gemm"):
-        return len(a) == len(others[0]) == 2 and bool(max(a) * max(others[0]) <= _MOST)
-    return math.prod(np.broadcast_shapes(a, *others)) <= _MOST
 
 
 def _looped(graph: TensorGraph) -> TensorGraph:

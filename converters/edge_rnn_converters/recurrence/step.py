@@ -103,6 +103,10 @@ class Steps:
         for op in self.operators:
             if op.outputs[0] in values:
                 continue
+            missing = [name for name in op.inputs if name and name not in known]
+            if missing:
+                why = f"{missing[0]!r} is computed of more than a step and the states before it"
+                raise op.refuse("inputs", why, "export with a batch of one, and no open batch")
             args = [known[name] if name else None for name in op.inputs]
             try:
                 with np.errstate(all="ignore"):
@@ -130,6 +134,8 @@ def _run(space: Space, op: Op, args: Sequence[Value | None]) -> Sequence[Value]:
         return [_product(space, op, args)]
     if op.kind in _INTEGERS and not symbolic:
         return [np.asarray(_INTEGERS[op.kind](*args))]
+    if op.kind == "ConstantOfShape" and not symbolic:
+        return [np.full(np.asarray(args[0]), np.asarray(op.attributes.get("value", 0.0)).flat[0])]
     act = _act(op, args)
     if act is not None:
         return [_activated(space, act, args[0])]
@@ -261,6 +267,11 @@ def _moved(space: Space, op: Op, args: Sequence[Value | None]) -> Sequence[Value
     return [Symbols(np.asarray(ids)) for ids in results]
 
 
+def moved_inputs(op: Op) -> tuple[str, ...]:
+    """Those whose elements the operator moves or computes with; not where it moves them to."""
+    return op.inputs[:1] if op.kind in MOVES and op.kind != "Concat" else op.inputs
+
+
 def _integers(value: Value | None, dtype: np.dtype[Any]) -> Array:
     if isinstance(value, Symbols):
         raise FormError("it makes integers of the input or the state")
@@ -321,5 +332,6 @@ MOVES: dict[str, Callable[..., list[Array]]] = {
     "Split": _split,
     "Gather": lambda op, a, i: [np.take(a, np.asarray(i, np.int64), axis=op.integer("axis", 0))],
     "Concat": lambda op, *parts: [np.concatenate(parts, op.integer("axis", 0))],
+    "Tile": lambda op, a, times: [np.tile(a, tuple(times))],
     "Expand": lambda op, a, shape: [np.broadcast_to(a, np.broadcast_shapes(a.shape, tuple(shape)))],
 }

@@ -8,23 +8,29 @@ all, in float64, on random inputs. The first may lack what zero states make of i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import islice, product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.errors import UnsupportedError
+from edge_rnn_converters.recurrence.constants import folded
 from edge_rnn_converters.recurrence.recognise import PROOF, Recognised, Step, StepState, recognise
-from edge_rnn_converters.recurrence.step import WAY_OUT, Space, Steps
+from edge_rnn_converters.recurrence.rows import Sequence, Shapes, sequences
+from edge_rnn_converters.recurrence.step import WAY_OUT, Space, Steps, moved_inputs
 from edge_rnn_converters.source import refuse
 from edge_rnn_converters.tensors.graph import Op, TensorGraph, needed
 
-LEAST = 3
-"""The shortest loop that is told from other operators."""
-
-Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+_ATTEMPTS = 256
+_BEGINS = (
+    "its first step is not the second one from zeros, nor from constants in the file (an exporter "
+    "may have multiplied a constant state out; PyTorch's older one, dynamo=False, does not)"
+)
+_ROUNDED = 1e-6
+"""A proof's bound where constants are products of the state before the first step, in float32."""
 
 
 def rolled(graph: TensorGraph) -> TensorGraph:
@@ -33,62 +39,21 @@ def rolled(graph: TensorGraph) -> TensorGraph:
     Raises UnsupportedError where there is a loop of no known cell.
     """
     shapes = {name: tuple(n or 1 for n in sizes) for name, sizes in graph.shapes.items()}
-    for sequence in _sequences(graph, shapes):
-        loop = _Loop(graph, shapes, sequence)
+    for sequence in sequences(graph, shapes):
+        loop = _Loop(folded(graph), shapes, sequence)
         if loop.states[0]:
             return rolled(loop.rolled())
     return graph
 
 
-@dataclass(frozen=True, slots=True)
-class _Sequence:
-    """A value that is taken apart along `axis`, and the names of its rows."""
-
-    name: str
-    axis: int
-    rows: tuple[str, ...]
-
-
-def _sequences(graph: TensorGraph, shapes: Shapes) -> list[_Sequence]:
-    found: dict[tuple[str, int], dict[int, str]] = defaultdict(dict)
-    for op in graph.operators:
-        for axis, at, name in _rows(graph, op):
-            found[op.inputs[0], axis].setdefault(at, name)
-    return [
-        _Sequence(name, axis, tuple(rows[t] for t in range(len(rows))))
-        for (name, axis), rows in found.items()
-        if len(rows) >= LEAST
-        and len(shapes.get(name, ())) == 3
-        and axis < 2
-        and set(rows) == set(range(shapes[name][axis]))
-    ]
-
-
-def _rows(graph: TensorGraph, op: Op) -> list[tuple[int, int, str]]:
-    """(axis, index, name) of the single rows that the operator takes."""
-    given = [graph.constants.get(name) for name in op.inputs[1:]]
-    match op.kind, given:
-        case "Split", [] | [np.ndarray()] if not given or np.all(given[0] == 1):
-            return [(op.integer("axis", 0), t, name) for t, name in enumerate(op.outputs)]
-        case "Gather", [np.ndarray() as index] if index.size == 1:
-            return [(op.integer("axis", 0), int(index.flat[0]), op.outputs[0])]
-        case "Slice", [np.ndarray() as starts, np.ndarray() as ends, np.ndarray() as axes, *_]:
-            cuts = zip(axes.tolist(), starts.tolist(), ends.tolist(), strict=True)
-            single = [(axis, start) for axis, start, end in cuts if end - start == 1 and start >= 0]
-            # Of a batch of one 0:1 is all of it, and no row.
-            rows = [cut for cut in single if cut[1] or cut[0]] or single
-            return [(*rows[-1], op.outputs[0])] if rows else []
-    return []
-
-
 _CARRIED = ("MatMul", "Gemm", "Add", "Sub", "Mul", "Identity", "Reshape", "Squeeze", "Unsqueeze",
-            "Slice", "Split", "Transpose")  # fmt: skip
+            "Slice", "Split", "Transpose", "Shape", "Gather", "Div")  # fmt: skip
 
 
 class _Loop:
     """The steps over one sequence: `states` are what each step hands to the next, in one order."""
 
-    def __init__(self, graph: TensorGraph, shapes: Shapes, sequence: _Sequence) -> None:
+    def __init__(self, graph: TensorGraph, shapes: Shapes, sequence: Sequence) -> None:
         self._graph, self._shapes, self._sequence = graph, shapes, sequence
         self._step = {name: t for t, name in enumerate(sequence.rows)}
         self._behind: set[str] = set()
@@ -118,7 +83,8 @@ class _Loop:
     def _delay(self, op: Op) -> None:
         """A product or a move of a state that only the next step reads is of that step."""
         t = self._step.get(op.outputs[0])
-        computed = [name for name in op.inputs if name and name not in self._graph.constants]
+        given = moved_inputs(op)
+        computed = [name for name in given if name and name not in self._graph.constants]
         if t is None or op.outputs[0] in self._sequence.rows or len(computed) != 1:
             return
         readers = (read for name in op.outputs for read, _ in self._readers[name])
@@ -148,8 +114,7 @@ class _Loop:
             raise self._refusal("its steps hand different things to each other")
         step = self._one(1)
         found = recognise(step)
-        starts = self._starts()
-        last = self._proven(step, starts)
+        starts, last = self._proven(step)
         cells = _Cells(self._graph, self._sequence, step, found, starts)
         ends = [cells.end(s.before, name) for s, name in zip(step.states, last, strict=True)]
         ends += [self._joined(cells, op, k) for k, op in enumerate(self._gathered)]
@@ -195,28 +160,54 @@ class _Loop:
                         starts[k] = name
         return starts
 
-    def _proven(self, step: Step, starts: list[str]) -> list[str]:
-        """Run all steps beside the one; returns the states' names after the last."""
-        rng = np.random.default_rng(0)
+    def _proven(self, step: Step) -> tuple[list[str], list[str]]:
+        """Run all steps beside the one; returns the states' names before the first, "" for zeros,
+        and after the last."""
+        rng, named = np.random.default_rng(0), self._starts()
         x = rng.normal(size=self._shapes[self._sequence.name])
-        first = [np.zeros(s.shape) if not n else rng.normal(size=s.shape)
-                 for s, n in zip(step.states, starts, strict=True)]  # fmt: skip
-        given = {name: a for name, a in zip(starts, first, strict=True) if name}
+        given = {name: rng.normal(size=s.shape)
+                 for s, name in zip(step.states, named, strict=True) if name}  # fmt: skip
         known = self._values(x, tuple(self._step), given)
-        state = {s.before: a for s, a in zip(step.states, first, strict=True)}
-        one = Steps(step.operators, step.constants)
-        for t, row in enumerate(self._sequence.rows):
-            values: dict[str, Any] = one.run(Space(), {step.x[0]: known[row], **state})
-            state = {s.before: values[s.after] for s in step.states}
-            there = self.states[t] if t < len(self.states) else self._last(known, state)
-            pairs = [*zip(there, state.values(), strict=True)]
-            pairs += [
-                (op.inputs[t], values[n])
-                for op, n in zip(self._gathered, step.outputs, strict=True)
-            ]
-            if not all(_near(known[name], value) for name, value in pairs):
+        for starts in islice(self._beginnings(step, named), _ATTEMPTS):
+            held = {**self._graph.constants, **given}
+            before = [held.get(name, np.zeros(s.shape))
+                      for s, name in zip(step.states, starts, strict=True)]  # fmt: skip
+            rounded = any(name in self._graph.constants for name in starts)
+            there = self._after(step, 0, before, known, _ROUNDED if rounded else PROOF)
+            if there:
+                break
+        else:
+            raise self._refusal(_BEGINS)
+        for t in range(1, len(self._sequence.rows)):
+            there = self._after(step, t, [known[name] for name in there], known)
+            if not there:
                 raise self._refusal(f"step {t} computes another thing than the second one")
-        return there
+        return starts, there
+
+    def _beginnings(self, step: Step, named: list[str]) -> Iterator[list[str]]:
+        """What the states may be before the first step: what is known, zeros, or a constant."""
+        sizes = [np.prod(s.shape) for s in step.states]
+        floats = {name: a for name, a in self._graph.constants.items() if a.dtype.kind == "f"}
+        found = [[name] if name else ["", *(n for n, a in floats.items() if a.size == size)]
+                 for name, size in zip(named, sizes, strict=True)]  # fmt: skip
+        return map(list, product(*found))
+
+    def _after(
+        self, step: Step, t: int, before: list[Any], known: Mapping[str, Any], bound: float = PROOF
+    ) -> list[str]:
+        """The names of the states after step t, where the one step makes them, and what is put out,
+        of those before it; else none."""
+        given = {s.before: np.reshape(a, s.shape).astype(np.float64)
+                 for s, a in zip(step.states, before, strict=True)}  # fmt: skip
+        one, row = Steps(step.operators, step.constants), self._sequence.rows[t]
+        values: dict[str, Any] = one.run(Space(), {step.x[0]: known[row], **given})
+        after = {s.before: values[s.after] for s in step.states}
+        there = self.states[t] if t < len(self.states) else self._last(known, after)
+        pairs = [*zip(there, after.values(), strict=True)]
+        pairs += [
+            (op.inputs[t], values[n]) for op, n in zip(self._gathered, step.outputs, strict=True)
+        ]
+        return there if all(_near(known[name], a, bound) for name, a in pairs) else []
 
     def _last(self, known: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
         """The values after the last step that are what its states became."""
@@ -256,9 +247,9 @@ class _Loop:
         return refuse(f"the steps of {self._sequence.name!r}", "loop", why, WAY_OUT)
 
 
-def _near(a: NDArray[Any], b: NDArray[Any]) -> bool:
+def _near(a: NDArray[Any], b: NDArray[Any], bound: float = PROOF) -> bool:
     return np.size(a) == np.size(b) and bool(
-        np.all(np.abs(np.ravel(a) - np.ravel(b)) <= PROOF * (1 + np.abs(np.ravel(b))))
+        np.all(np.abs(np.ravel(a) - np.ravel(b)) <= bound * (1 + np.abs(np.ravel(b))))
     )
 
 
@@ -268,7 +259,7 @@ class _Cells:
     def __init__(
         self,
         graph: TensorGraph,
-        sequence: _Sequence,
+        sequence: Sequence,
         step: Step,
         found: Recognised,
         starts: list[str],

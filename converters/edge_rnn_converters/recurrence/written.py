@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from edge_rnn.errors import UnsupportedError
 from edge_rnn_converters.recurrence.forms import Lane, Product
 from edge_rnn_converters.recurrence.recognise import Found, Step, StepState, groups, recognise
-from edge_rnn_converters.recurrence.step import MOVES, WAY_OUT, Space, Steps, Symbols
+from edge_rnn_converters.recurrence.step import (
+    MOVES,
+    WAY_OUT,
+    Space,
+    Steps,
+    Symbols,
+    moved_inputs,
+)
 from edge_rnn_converters.source import refuse
 from edge_rnn_converters.tensors.graph import Op, Sizes, TensorGraph, needed
 
@@ -248,7 +255,7 @@ class _Written:
             op = self._maker.get(name)
             if op is None or op.kind not in _LINEAR:
                 return
-            inputs = {n for n in op.inputs if n and n not in self._constants}
+            inputs = {n for n in moved_inputs(op) if n and n not in self._constants}
             if len(inputs) != 1:
                 return
             (name,) = inputs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -90,7 +90,7 @@ def _told(i: TensorInput, options: Options) -> TensorInput:
         raise refuse(
             f"input {i.name!r}", f"shape {shape}", f"the source has {i.shape}", "give that"
         )
-    return TensorInput(i.name, i.dtype, shape)
+    return replace(i, shape=shape)
 
 
 def _number(entered: Entered, i: TensorInput, options: Options) -> NDArray[Any]:

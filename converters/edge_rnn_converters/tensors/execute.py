@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from edge_rnn.errors import EdgeRnnError
 from edge_rnn.graph import AHEAD, Input, Model, Node, reads
 from edge_rnn_converters.fold import fold
@@ -15,8 +17,6 @@ from edge_rnn_converters.tensors import (
     control,
     convs,
     delays,
-    functions,
-    joins,
     layers,
     loops,
     moves,
@@ -35,8 +35,20 @@ from edge_rnn_converters.tensors.vectors import arranged
 OPERATORS: dict[str, KnownOp] = {
     kind: known
     for module in (
-        *(cells, ready, delays, layers, arithmetic, functions, norms),
-        *(convs, pools, parts, joins, moves, control, loops),
+        *(
+            cells,
+            ready,
+            delays,
+            layers,
+            arithmetic,
+            norms,
+            convs,
+            pools,
+            parts,
+            moves,
+            control,
+            loops,
+        ),
     )
     for kind, known in module.operator.known.items()
 }
@@ -76,6 +88,7 @@ def _leave(
 ) -> Source:
     outputs = {name: trace.values.get(name) for name in graph.outputs}
     states = _pair(trace, entered, outputs)
+    _begin(trace, entered)
     results = _results(trace, graph, outputs, {pair.output for pair in states})
     model = _model(trace, entered, results)
     ports = tuple(
@@ -192,6 +205,20 @@ def _pair(
             raise refuse(f"input {name!r}", "state", why, "return the final states as outputs")
         pairs.append(StatePair(name, found, ids.shape))
     return tuple(pairs)
+
+
+def _begin(trace: Trace, entered: Entered) -> None:
+    """Have the states begin where their inputs do."""
+    first = {
+        int(element): number
+        for i in entered.inputs
+        if i.name in entered.states and i.first is not None
+        for element, number in zip(entered.states[i.name].flat, i.first.flat, strict=True)
+    }
+    for cell in trace.cells:
+        if cell.initial is not None:
+            own = np.array([first.get(e, 0.0) for e in cell.initial.tolist()], np.float32)
+            cells.begin(trace, cell.node, cell.slot, own if own.any() else None)
 
 
 def _following(trace: Trace) -> dict[int, int]:

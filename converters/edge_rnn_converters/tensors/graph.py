@@ -53,11 +53,13 @@ Sizes: TypeAlias = tuple[int | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class TensorInput:
-    """A graph's input: its element type and dimensions."""
+    """A graph's input: its element type and dimensions; of a state that does not begin at zeros,
+    the numbers that it begins at."""
 
     name: str
     dtype: np.dtype[Any]
     shape: Sizes
+    first: NDArray[Any] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

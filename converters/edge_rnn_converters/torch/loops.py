@@ -7,10 +7,10 @@ it one and three times the same. What the second time reads of the first is the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from edge_rnn_converters.torch.record import BLANK, Call, Round, Value
+from edge_rnn_converters.torch.record import BLANK, Call, Round, Value, values
 
 _COUNTED = ("aten.select.int", "aten.slice.Tensor", "aten.narrow.default")
 _CUT = (
@@ -25,8 +25,9 @@ class NoLoopError(Exception):
     """The recordings are not of a loop with one state; the text says where they differ."""
 
 
-def rolled(one: Round, three: Round) -> Round:
-    """The round of one step, in which the loop's first values are those of the call before.
+def rolled(one: Round, three: Round) -> tuple[Round, dict[Any, Any]]:
+    """The round of one step, in which the loop's first values are those of the call before, and by
+    their keys what they are before the first step.
 
     Raises NoLoopError where these are not rounds of a loop over one and three steps.
     """
@@ -41,20 +42,33 @@ def rolled(one: Round, three: Round) -> Round:
     for a, b in zip(one.outputs, three.outputs, strict=True):
         loop.check_after(a, b)
     calls = (*one.calls[:first], *inside, *one.calls[first + length :])
-    return replace(one, calls=tuple(_settled(call) for call in calls))
+    return _settled(replace(one, calls=calls)), loop.starts
 
 
-def _settled(call: Call) -> Call:
-    """Blank tensors that are no state are constants."""
-    return replace(call, arguments=_constants(call.arguments))
+def _settled(round: Round) -> Round:
+    """What follows from neither the input nor a state is constant, and computed."""
+    made, calls = {v.key for v in round.inputs}, []
+    for call in round.calls:
+        arguments = _told(call.arguments, made, round.number)
+        if any(v.varies for v in values(arguments)):
+            made.update(v.key for v in call.outputs)
+            outputs = tuple(replace(v, varies=True) for v in call.outputs)
+            calls.append(replace(call, arguments=arguments, outputs=outputs))
+    ends = tuple(_told(list(round.outputs), made, round.number))
+    return replace(round, calls=tuple(calls), outputs=ends)
 
 
-def _constants(arguments: Any) -> Any:
-    if isinstance(arguments, Value) and arguments.key == BLANK:
-        return Value(arguments.tensor, None, False, arguments.round)
+def _told(arguments: Any, made: set[Any], number: int) -> Any:
+    """The arguments, of which those vary that are made, or that the call before left."""
+    if isinstance(arguments, Value):
+        if arguments.round < number or arguments.key in made:
+            return replace(arguments, varies=True)
+        return Value(arguments.tensor, None, False, number)
     if isinstance(arguments, dict):
-        return {name: _constants(a) for name, a in arguments.items()}
-    return [_constants(a) for a in arguments] if isinstance(arguments, list) else arguments
+        return {name: _told(a, made, number) for name, a in arguments.items()}
+    if isinstance(arguments, list):
+        return [_told(a, made, number) for a in arguments]
+    return arguments
 
 
 def _alike(one: Sequence[Call], three: Sequence[Call]) -> int:
@@ -71,6 +85,8 @@ class _Loop:
     three: Round
     first: int
     length: int
+    starts: dict[Any, Any] = field(default_factory=dict)
+    """What each state is before the first step, by its key."""
 
     def body(self, i: int) -> Call:
         """The call i of the body, its state read from the call before."""
@@ -104,9 +120,12 @@ class _Loop:
             if a.key == (place - self.length, *(b.key or ())[1:]):
                 return a
         elif a.key is None or not self._is_inside(a):
-            if bool(a.tensor.any()):
-                raise NoLoopError("the state before the first step is not zeros")
-            return Value(a.tensor, b.key, True, self.one.number - 1)
+            if _is_made(a):
+                raise NoLoopError("the state before the first step depends on the input")
+            start = self.starts.setdefault(b.key, _spread(a.tensor, b.tensor))
+            if not _equal(start, _spread(a.tensor, b.tensor)):
+                raise NoLoopError("a state that is of two values before the first step")
+            return Value(start, b.key, True, self.one.number - 1)
         raise NoLoopError("where an operator in the loop takes its input from")
 
     def _next_part(self, a: Value, b: Value) -> bool:
@@ -151,6 +170,15 @@ class _Loop:
 def _is_made(v: Value) -> bool:
     """Is it the input's, or an operator's?"""
     return v.varies and v.key != BLANK
+
+
+def _spread(start: Any, state: Any) -> Any:
+    """The state before the first step in the shape that it has after it."""
+    try:
+        return start.broadcast_to(state.shape)
+    except RuntimeError as e:
+        shapes = f"{list(start.shape)}, and {list(state.shape)} after it"
+        raise NoLoopError(f"the state before the first step is of shape {shapes}") from e
 
 
 def _equal(a: Any, b: Any) -> bool:

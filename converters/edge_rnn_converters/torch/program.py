@@ -51,12 +51,13 @@ class Step:
 class Carried:
     """A tensor that a call leaves to the next one: as it is read and as it is written, at `key` of
     the recording. `delay`: for each element how many calls ago it was given, and its place in the
-    input, where that is all it is."""
+    input, where that is all it is; `first`: what it is before the first call, None for zeros."""
 
     before: Tensor
     after: Tensor
     key: tuple[Any, ...]
     delay: tuple[tuple[int, int], ...] | None = None
+    first: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -83,7 +83,8 @@ def record(
 ) -> list[Round]:
     """Call the function once for each tuple of arguments. Operators outside of `whole`, with or
     without overload, that PyTorch can decompose are recorded as what they are made of; with
-    `blanks`, what is computed from new tensors of one number is recorded too.
+    `blanks`, what is computed of constants is recorded too, but not what makes tensors of one
+    number, which are BLANK.
 
     Raises UnsupportedError for what can't be followed: decisions on the data's values, tensors
     changed through another view of them.
@@ -176,7 +177,7 @@ class _Book:
                 f"operator {target}", "control flow", "what is computed depends on the data's "
                 "values", "use operators on tensors (torch.where) in place of Python's if",
             )  # fmt: skip
-        if varies and self.whole.isdisjoint((target, target.split(".")[1])):
+        if (varies or self.blanks) and self.whole.isdisjoint((target, target.split(".")[1])):
             with _mode(self):
                 result = function.decompose(*args, **kwargs)
             if result is not NotImplemented:
@@ -217,11 +218,11 @@ class _Book:
         flat = result if isinstance(result, list | tuple) else [result]
         place = len(self.calls)
         outputs = tuple(
-            self.note(t, (place, i) if varies else None, varies)
+            self.note(t, (place, i) if varies or self.blanks else None, varies)
             for i, t in enumerate(flat)
             if _is_tensor(t)
         )
-        if varies:
+        if varies or self.blanks:
             self.calls.append(Call(target, function, arguments, outputs))
 
 

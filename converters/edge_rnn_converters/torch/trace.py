@@ -105,13 +105,15 @@ def _unrolled(source: Recordable, axis: _Axis, whole: frozenset[str]) -> Traced:
     try:
         if not one or not three:
             raise NoLoopError("it does not take one step and three")
-        step = rolled(one[0], three[0])
+        step, starts = rolled(one[0], three[0])
     except NoLoopError as e:
         why = f"runs other operators for other numbers of steps, in no loop that is known: {e}"
         way_out = "give an example of one step, with the state as input and output"
         raise refuse("model", "loop", why, way_out) from e
     ends = one[0].outputs[0].tensor.shape == three[0].outputs[0].tensor.shape
-    return Traced(lay([step], source.names, labels), axis[1], ends)
+    program = lay([step], source.names, labels)
+    carried = tuple(replace(c, first=starts[c.key].detach().numpy()) for c in program.carried)
+    return Traced(replace(program, carried=carried), axis[1], ends)
 
 
 def _is_last(base: Round, axis: _Axis, opened: set[_Axis]) -> bool:
@@ -136,7 +138,7 @@ def _resized(
     function: Callable[..., Any] | None = None,
 ) -> list[Round]:
     """A recording with these axes of another size; none where the source does not take that. With
-    a `function`, of it and with what it computes from blank tensors."""
+    a `function`, of it and with what it computes of constants."""
     import torch
     from torch.utils import _pytree
 

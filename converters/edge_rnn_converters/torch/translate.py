@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from numpy.typing import NDArray
+
 from edge_rnn_converters.refused import TORCH_REFUSED, UNKNOWN
 from edge_rnn_converters.source import reading
 from edge_rnn_converters.tensors.delays import DELAY
@@ -44,7 +46,7 @@ def translate(program: Program, framework: str) -> TensorGraph:
     shapes = {g.values[t.name]: _sizes(t) for t in tensors if t.name in g.values}
     return TensorGraph(
         framework=framework,
-        inputs=tuple(map(_input, entering)),
+        inputs=(*map(_input, program.inputs), *(_input(c.before, c.first) for c in states)),
         outputs=tuple(name for name, _ in results),
         constants=g.constants,
         operators=(*g.operators, *ends),
@@ -72,8 +74,8 @@ def _translated(g: Builder, step: Step) -> list[str]:
     return found + [""] * (len(step.outputs) - len(found))
 
 
-def _input(tensor: Tensor) -> TensorInput:
-    return TensorInput(tensor.name, tensor.dtype, _sizes(tensor))
+def _input(tensor: Tensor, first: NDArray[Any] | None = None) -> TensorInput:
+    return TensorInput(tensor.name, tensor.dtype, _sizes(tensor), first)
 
 
 def _sizes(tensor: Tensor) -> Sizes:
