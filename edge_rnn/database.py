@@ -54,6 +54,8 @@ _MIGRATIONS = {"1": _SINCE_2, "2": _SINCE_3}
 """What makes the next schema of each older one; a new file goes the same way."""
 _NEXT = "UPDATE meta SET value = value + 1 WHERE key = 'schema';"
 
+_DISK = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
+
 Synchronous = Literal["full", "normal"]
 
 
@@ -97,7 +99,9 @@ def lock(path: Path) -> int:
 
 
 def damaged(path: Path, e: sqlite3.Error) -> JournalError:
-    """The error to raise when SQLite can't read the file."""
+    """The error to raise when SQLite can't read the file, or at its opening write it."""
+    if getattr(e, "sqlite_errorcode", 0) & 0xFF in _DISK:
+        return JournalError(f"{path}: the disk does not take it, or give it back: {e}")
     return JournalError(
         f"{path}: not a readable state file ({e}): restore it from a backup, or move it away to "
         "start all streams anew"

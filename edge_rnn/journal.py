@@ -155,7 +155,16 @@ class Journal:
                 self._write(commit)
                 return self._post(letters, delivered)
         except sqlite3.Error as e:
-            raise OSError(f"{self.path}: can't save: {e}") from e
+            raise self._unsaved(e) from e
+
+    def _unsaved(self, e: sqlite3.Error) -> OSError:
+        """SQLite hides what the system says: write to the lock's file, and see."""
+        try:
+            os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
+            reason = str(e)
+        except OSError as system:
+            reason = f"{e}: {system.strerror}"
+        return OSError(f"{self.path}: can't save: {reason}")
 
     def _write(self, c: Commit) -> None:
         many = self._db.executemany
@@ -202,9 +211,12 @@ class Journal:
         return row and str(row[0])
 
     def remember(self, key: str, value: str) -> None:
-        """Keep a note beside the states."""
-        with self._db:
-            self._note(key, value)
+        """Keep a note beside the states. Raises OSError when the disk does not take it."""
+        try:
+            with self._db:
+                self._note(key, value)
+        except sqlite3.Error as e:
+            raise self._unsaved(e) from e
 
     def _note(self, key: str, value: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))

@@ -10,7 +10,7 @@ import msgspec
 
 from edge_rnn import keeper
 from edge_rnn.config import load_config
-from edge_rnn.daemon.commits import Answer, Commits
+from edge_rnn.daemon.commits import RETRY_SECONDS, Answer, Commits
 from edge_rnn.daemon.exporter import Exporter
 from edge_rnn.daemon.fill import Fill
 from edge_rnn.daemon.outbox import Outbox
@@ -53,7 +53,7 @@ class Service:
         except BaseException:
             self._journal.close()
             raise
-        self._noted = False
+        self._note_at = 0.0
         self._outbox = Outbox(tables.output.qos, tables.output.retain)
         for box, letters in self._journal.outbox():
             self._outbox.put(box, letters)
@@ -83,6 +83,9 @@ class Service:
                 self._tend(clock())
                 following = self._next_plan()
             self._finish()
+            if self._commits and following is None:
+                text = f"{self._plan.config.state_file}: stopped with messages that could not be"
+                raise OSError(f"{text} saved; they were not acknowledged, and will be sent again")
         except (EdgeRnnError, OSError):
             self._commits.close()
             raise
@@ -206,10 +209,18 @@ class Service:
             self._stats_at = now + self._plan.config.tables.log.stats_every
         if self._watermarks:
             self._watermarks.publish(self._wires.input, now, self._metrics.sessions_lost)
-        if self._wires.input.ready and not self._noted:
-            filters = msgspec.json.encode(list(self._plan.settings.filters)).decode()
+        if self._wires.input.ready and now >= self._note_at:
+            self._note_at = self._note(now)
+
+    def _note(self, now: float) -> float:
+        """Remember what we have subscribed to -> when to do it again: if it works, never."""
+        filters = msgspec.json.encode(list(self._plan.settings.filters)).decode()
+        try:
             self._journal.remember("filters", filters)
-            self._noted = True
+        except OSError as e:
+            log.error("%s; trying again", e)
+            return now + RETRY_SECONDS
+        return math.inf
 
     def _gauges(self) -> Gauges:
         pipeline, streams = self._plan.pipeline, self._plan.pipeline.streams

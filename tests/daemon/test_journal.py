@@ -1,4 +1,5 @@
 import os
+import resource
 import sqlite3
 import stat
 import subprocess
@@ -116,6 +117,32 @@ def test_only_the_owner_can_read_it(path):
         j.commit(Commit(states=[A]))
         modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in path.parent.glob("p.state*")}
     assert set(modes.values()) == {0o600}, modes
+
+
+def test_what_the_system_says_is_told_and_a_note_is_saved_or_not(path):
+    with journal(path) as j:
+        j._db.execute("PRAGMA query_only = on")
+        with pytest.raises(OSError, match=r"p\.state: can't save: attempt to write a readonly"):
+            j.remember("filters", "x")
+        lock = os.open(f"{path}.lock", os.O_RDONLY)  # as if nothing could be written to it
+        os.dup2(lock, j._lock)
+        os.close(lock)
+        with pytest.raises(OSError, match=r"can't save: .*: Bad file descriptor"):
+            j.remember("filters", "x")
+        j._db.execute("PRAGMA query_only = off")
+        j.remember("filters", "y")
+        assert j.recall("filters") == "y"
+
+
+def test_a_disk_that_is_full_at_the_start_is_not_called_a_damaged_file(path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(JournalError, match=r"p\.state: the disk does not take it"):
+            journal(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    journal(path).close()
 
 
 def test_a_full_disk_loses_nothing_committed(path):

@@ -9,11 +9,11 @@ the end every prediction must be there, byte for byte, and every state must have
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import re
 import resource
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tests.delivery import disks
 from tests.delivery.forge import Forge, Forked
 from tests.delivery.proxy import Proxy
 from tests.delivery.rig import CONNECTED, TRANSPORTS, Rig, Verdict, brokers, rig
@@ -132,7 +133,7 @@ def full_disk(b: Bench) -> None:
             limit = b.rig.state_file.with_name("p.state-wal").stat().st_size + 5000
             b.daemon.limit("RLIMIT_FSIZE", limit)
         else:
-            _fill(disk / "filler")
+            disks.fill(disk / "filler")
         b.busy(2.0)
         if disk is None:
             b.daemon.limit("RLIMIT_FSIZE", resource.RLIM_INFINITY)
@@ -146,11 +147,46 @@ def read_only_disk(b: Bench) -> None:
         assert disk is not None, "mounting a file system needs root"
         _run(b)
         assert b.daemon.stop() == 0
-        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        disks.remount(disk, "ro")
         b.rig.publish(5)
         assert b.start().status() == 1
         b.how = "stopped, exit code 1"
-        subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+        disks.remount(disk, "rw")
+        b.start()
+        _end(b)
+
+
+def disk_errors(b: Bench) -> None:
+    """What is written fails for a while: as on a bad card, then as on a read-only file system.
+    Told to stop meanwhile, the daemon says that it has not saved all."""
+    broken = b.rig.folder / "broken"
+    _run(b)
+    assert b.daemon.stop() == 0
+    for number in (errno.EIO, errno.EROFS):
+        for stop in (True, False):
+            b.start(["failing writes", str(broken), number])
+            b.subscribed()
+            b.busy(0.3)
+            broken.touch()
+            b.busy(1.5)
+            if stop:
+                assert b.daemon.stop() == 1
+            broken.unlink()
+        _end(b)
+
+
+def disk_turns_read_only(b: Bench) -> None:
+    """The kernel makes it so after an error, with the files open, and until it is mounted anew."""
+    with _own_disk(b, "ext4") as disk:
+        assert disk is not None, "mounting a file system needs root"
+        _run(b)
+        disks.break_ext4(disk)
+        b.busy(2.0)
+        assert b.daemon.stop() == 1
+        assert b.start().status() == 1
+        b.how = "stopped, exit code 1"
+        disks.unmount(disk)
+        assert disks.mount(disk, "ext4")
         b.start()
         _end(b)
 
@@ -229,6 +265,8 @@ FAULTS: dict[str, tuple[Callable[[Bench], None], str]] = {
     "disordered and doubled": (_through(disorder), r'"duplicates":[1-9]'),
     "full disk": (full_disk, r"can't save: .*nothing is acknowledged until it works"),
     "read-only disk": (read_only_disk, r"p\.state.*"),
+    "disk turns read-only": (disk_turns_read_only, r"can't save: .*nothing is acknowledged until"),
+    "disk errors": (disk_errors, r"can't save: .*nothing is acknowledged until it works"),
     "wall clock off": (wall_clock, CONNECTED),
     "out of memory": (out_of_memory, r"out of memory"),
     "little memory": (little_memory, r"out of memory"),
@@ -237,12 +275,12 @@ FAULTS: dict[str, tuple[Callable[[Bench], None], str]] = {
 
 
 @contextmanager
-def _own_disk(b: Bench) -> Iterator[Path | None]:
+def _own_disk(b: Bench, kind: str = "tmpfs") -> Iterator[Path | None]:
+    """The state file is on a file system of its own, if this user may mount one."""
     disk = b.rig.folder / "disk"
     disk.mkdir()
     b.rig.state_file = disk / "p.state"
-    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True).returncode:
+    if not disks.mount(disk, kind):
         yield None
         return
     try:
@@ -250,18 +288,9 @@ def _own_disk(b: Bench) -> Iterator[Path | None]:
     finally:
         b.daemon.kill()
         saved = [(f.name, f.read_bytes()) for f in disk.glob("p.state*")]
-        subprocess.run(["umount", str(disk)], check=True)
+        disks.unmount(disk)
         for name, content in saved:
             (disk / name).write_bytes(content)
-
-
-def _fill(file: Path) -> None:
-    with file.open("wb", buffering=0) as f:
-        try:
-            while f.write(bytes(4096)):
-                pass
-        except OSError:
-            return
 
 
 def faults(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _sqlite3
+import ctypes
 import os
 import random
 import signal
@@ -18,6 +20,8 @@ from edge_rnn.mqtt import Link
 from edge_rnn.payload import Encoder
 from tests.delivery import power
 
+_SET_SYSTEM_CALL = 18  # which pointer in https://www.sqlite.org/c3ref/vfs.html
+_KEPT: list[Any] = []  # what C calls
 Condition = Callable[..., bool]
 LONGEST_COMMIT = 0.004
 
@@ -168,8 +172,31 @@ def out_of_memory(count: int) -> None:
     Encoder.encode = encode  # type: ignore[method-assign]
 
 
+def failing_writes(toggle: str, number: int) -> None:
+    """While the file `toggle` is there, what SQLite writes fails with this `errno`."""
+    lib = ctypes.CDLL(_sqlite3.__file__)
+    lib.sqlite3_vfs_find.restype = ctypes.POINTER(ctypes.c_void_p)
+    vfs = lib.sqlite3_vfs_find(None)
+    set_call = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+    kind = ctypes.CFUNCTYPE(
+        *(ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64),
+        use_errno=True,
+    )
+
+    def write(fd: int, data: int, size: int, at: int) -> int:
+        if Path(toggle).exists():
+            ctypes.set_errno(number)
+            return -1
+        return os.pwrite(fd, ctypes.string_at(data, size), at)
+
+    _KEPT.append(kind(write))
+    for name in (b"pwrite", b"pwrite64"):
+        set_call(vfs[_SET_SYSTEM_CALL])(vfs, name, _KEPT[-1])
+
+
 HOBBLES: dict[str, Callable[..., None]] = {
     "die": die,
     "wall clock": wall_clock,
     "out of memory": out_of_memory,
+    "failing writes": failing_writes,
 }

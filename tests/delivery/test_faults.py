@@ -8,7 +8,7 @@ from tests.daemon.conftest import MOSQUITTO
 from tests.delivery.faults import faults
 
 pytestmark = pytest.mark.process
-SHORT = ["connection reset", "disordered and doubled", "out of memory", "full disk"]
+SHORT = ["connection reset", "disordered and doubled", "out of memory", "full disk", "disk errors"]
 
 
 @pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is missing")
