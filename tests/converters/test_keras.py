@@ -12,8 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_rnn.graph import Window
 from edge_rnn_converters import convert, convert_with_report
-from tests.converters.keras_models import STEPS, H, I, inputs, keras, layers, made, outputs
+from tests.converters.keras_models import (
+    STEPS,
+    H,
+    I,
+    inputs,
+    keras,
+    layers,
+    made,
+    outputs,
+    randomized,
+)
 from tests.converters.runtime import run
 
 SEQ = {"return_sequences": True}
@@ -140,6 +151,19 @@ def test_a_stateful_layer_starts_from_its_initial_state(tmp_path: Path) -> None:
     model = keras.Sequential([layers.Input((None, I), batch_size=1), layers.LSTM(H, stateful=True)])
     model.save(tmp_path / "m.keras")
     report = convert_with_report(tmp_path / "m.keras", "float32", check="require").report
+    assert report.source_error is not None and report.source_error < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["SimpleRNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_states_that_begin_at_constants(kind: str, backwards: bool, tmp_path: Path) -> None:
+    start = np.random.default_rng(2).normal(size=(2, 1, H)).astype(np.float32)
+    x = layers.Input((20, I))
+    layer = getattr(layers, kind)(H, go_backwards=backwards, **SEQ)
+    y = layer(x, initial_state=list(start) if kind == "LSTM" else start[0])
+    randomized(keras.Model(x, y)).save(tmp_path / "m.keras")
+    mode = Window(20, 20) if backwards else None
+    report = convert_with_report(tmp_path / "m.keras", "float32", mode=mode, check="require").report
     assert report.source_error is not None and report.source_error < 1e-5
 
 

@@ -138,7 +138,7 @@ def over_steps(x: Any) -> Any:
 
 
 def initial_state(x: Any) -> Any:
-    return keras.Model(x, layers.GRU(I)(x, initial_state=layers.GRU(I)(x)))
+    return keras.Model(x, layers.GRU(I, name="led")(x, initial_state=layers.GRU(I)(x)))
 
 
 def plain_op(x: Any) -> Any:
@@ -150,6 +150,12 @@ class Gru(layers.GRU):
 
 
 Gru.__name__ = "GRU"
+
+
+def stateful(x: Any) -> Any:
+    x = layers.Input((9, I), batch_size=1)
+    start = np.ones((1, 2), np.float32)
+    return keras.Model(x, layers.GRU(2, stateful=True, name="kept")(x, initial_state=start))
 
 
 def own_class(x: Any) -> Any:
@@ -169,7 +175,8 @@ def monte_carlo(x: Any) -> Any:
         (attention, "Attention 'look': class: weighs all steps of a window"),
         (broadcast, "Multiply 'gate': inputs: differ in shape: (3,), (1,)"),
         (over_steps, "Concatenate 'longer': axis=1"),
-        (initial_state, "GRU 'gru"),
+        (initial_state, "GRU 'led': call argument initial_state: is computed"),
+        (stateful, "GRU 'kept': stateful=True: keeps its state"),
         (plain_op, "Softmax 'softmax"),
         (own_class, "GRU 'mine': module"),
         (monte_carlo, "Dropout 'mc': call argument training"),

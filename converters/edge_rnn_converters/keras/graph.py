@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from edge_rnn.errors import ModelError, UnsupportedError
 from edge_rnn.graph import F32
 from edge_rnn_converters.keras.file import Json, KerasFile, entries, is_model
@@ -29,7 +31,8 @@ _OPERATIONS = ("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Concatenate
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
     """One layer as its file describes it; `version` is the Keras major that wrote it. `inside` says
-    that it is applied to each step by itself, as TimeDistributed does."""
+    that it is applied to each step by itself, as TimeDistributed does; `initial` are the constants
+    that it is called with as its states before the first step."""
 
     kind: str
     name: str
@@ -37,6 +40,7 @@ class Layer:
     config: Json
     weights: tuple[F32, ...] = ()
     inside: bool = False
+    initial: tuple[F32, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name!r}"
@@ -130,10 +134,11 @@ class _Flat:
             own = self._input(wanted[name], scope) if given is None else given[i]
             known[name, 0, 0] = own
         for name, call, (reads, arguments) in _ordered(wanted, _ends(config.get("output_layers"))):
-            _check_call(wanted[name], arguments)
+            initial = _initial(wanted[name], arguments)
+            _check_call(wanted[name], arguments, "initial_state" if initial else "")
             read = [known[tensor] for tensor in reads]
-            for i, tensor in enumerate(self._apply(wanted[name], scope, call, read, inside)):
-                known[name, call, i] = tensor
+            made = self._apply(wanted[name], scope, call, read, inside, initial)
+            known.update({(name, call, i): tensor for i, tensor in enumerate(made)})
         return [known[tensor] for tensor in _ends(config.get("output_layers"))]
 
     def _sequential(
@@ -157,8 +162,9 @@ class _Flat:
         return tensor
 
     def _apply(
-        self, entry: Json, scope: tuple[str, ...], call: int, reads: list[Tensor], inside: bool
-    ) -> list[Tensor]:
+        self, entry: Json, scope: tuple[str, ...], call: int, reads: list[Tensor], inside: bool,
+        initial: tuple[F32, ...] = (),
+    ) -> list[Tensor]:  # fmt: skip
         """One call of a layer, or of a model, which is that of its layers."""
         names = (*scope, _name(entry))
         if entry["class_name"] == "TimeDistributed":
@@ -169,7 +175,7 @@ class _Flat:
         elif is_model(entry):
             return self.model(entry, names, reads, inside=inside)
         layer = _layer(entry, self.file.major, self.file.weights(names))
-        layer = replace(layer, name="/".join(names), inside=inside)
+        layer = replace(layer, name="/".join(names), inside=inside, initial=initial)
         makes = f"{len(self.calls)} {layer.name}", call
         self.calls.append(Call(layer, tuple(reads), makes))
         return [(*makes, i) for i in range(_RESULTS)]
@@ -246,10 +252,35 @@ def _ends(layers: Any) -> list[Tensor]:
     return [tensor for value in layers for tensor in _ends(value)]
 
 
-def _check_call(entry: Json, arguments: Json) -> None:
+def _initial(entry: Json, arguments: Json) -> tuple[F32, ...]:
+    """The constants that a cell is called with as its first states; each (units,), the same for all
+    of a batch.
+
+    Raises UnsupportedError where they are anything else.
+    """
+    given = arguments.get("initial_state")
+    if given is None or entry["class_name"] not in _BEGINNING:
+        return ()
+    states = given if isinstance(given, list) else [given]
+    values = [s["config"]["value"] for s in states
+              if isinstance(s, dict) and s.get("class_name") == "__tensor__"]  # fmt: skip
+    rows = [np.atleast_2d(np.asarray(value, np.float32)) for value in values]
+    if len(rows) < len(states) or any(np.any(a != a[0]) for a in rows):
+        why = "is computed, or not the same for all of a batch; a stream begins alone, at constants"
+        way_out = "begin at zeros or at constants"
+        label = f"{entry['class_name']} {_name(entry)!r}"
+        raise refuse(label, "call argument initial_state", why, way_out)
+    return tuple(a[0] for a in rows)
+
+
+_BEGINNING = ("SimpleRNN", "LSTM", "GRU")
+
+
+def _check_call(entry: Json, arguments: Json, read: str) -> None:
+    """Raises UnsupportedError for an argument, besides one that is read, that changes anything."""
     label = f"{entry['class_name']} {_name(entry)!r}"
     for name, value in arguments.items():
-        if value not in (None, False) and (name, value) != ("axis", -1):
+        if name != read and value not in (None, False) and (name, value) != ("axis", -1):
             way_out = "call the layer with its inputs alone"
             raise refuse(label, f"call argument {name}", "only plain calls convert", way_out)
 

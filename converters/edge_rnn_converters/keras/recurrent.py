@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -96,8 +97,25 @@ def _run(layer: Layer, net: Network, x: Value) -> Value:
         x = net.reversed(layer, "go_backwards=True", x)
     for cell in cells(layer):
         build = _CELLS[cell.kind.removesuffix("Cell")]
-        x = x.features(net.add(build(cell, net.names.unique(layer.name), x)), cell.count("units"))
+        node = _begun(cell, build(cell, net.names.unique(layer.name), x))
+        x = x.features(net.add(node), cell.count("units"))
     return x
+
+
+def _begun(cell: Layer, node: Node) -> Node:
+    """The node, its states beginning at the constants that the layer is called with."""
+    if not cell.initial:
+        return node
+    if cell.flag("stateful"):
+        why = "keeps its state from sequence to sequence, and is set back by initial_state"
+        raise cell.refuse("stateful=True", why, "leave one of them out")
+    wanted, found = (cell.count("units"),), [a.shape for a in cell.initial]
+    slots = ("h", "c") if cell.kind == "LSTM" else ("h",)
+    if found != [wanted] * len(slots):
+        why = f"has shapes {found}, expected {len(slots)} of {wanted}"
+        raise cell.refuse("call argument initial_state", why, "give one row of units for each")
+    begun: dict[str, Any] = {f"initial_{s}": a for s, a in zip(slots, cell.initial, strict=True)}
+    return replace(node, **begun)
 
 
 def cells(layer: Layer) -> list[Layer]:
