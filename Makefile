@@ -15,7 +15,7 @@ KILLS ?= 60
 DEV_EXTRAS := onnx keras demo train litert plot parquet metrics
 export EDGE_RNN_CACHE ?= $(CURDIR)/build/cache
 
-.PHONY: help demo test test-nojit test-arm64 campaign outages faults fuzz fuzz-models lint check train lock clean
+.PHONY: help demo test test-nojit test-arm64 campaign outages faults fuzz fuzz-models lint train lock clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile

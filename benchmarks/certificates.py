@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 
 from edge_rnn.certificate import Certificate
@@ -142,6 +143,7 @@ def _runs(c: Certificate) -> list[str]:
     return [head, "|---|---|---|---|", *rows]
 
 
+@click.command()
 def main() -> None:
     """Measure, draw, and put the sections into the page."""
     DOCS.mkdir(exist_ok=True)

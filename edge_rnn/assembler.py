@@ -19,6 +19,7 @@ from edge_rnn.kernels import (
     FROM_STATE,
     FROM_WINDOWS,
     LENGTHS,
+    LINE,
     PARTIALS,
     Format,
     Op,
@@ -145,8 +146,9 @@ class Assembler:
         return start
 
     def put(self, arena: str, a: NDArray[Any], unit: int = 1) -> int:
-        """Append a to an arena, zeros filling it up to whole units -> its offset."""
-        flat = np.zeros(round_up(a.size, unit), a.dtype)
+        """Append a to an arena, zeros filling it up to whole units and whole lines of the cache
+        -> its offset."""
+        flat = np.zeros(round_up(a.size, max(unit, LINE // a.itemsize)), a.dtype)
         flat[: a.size] = a.reshape(-1)
         getattr(self, arena).append(flat)
         self.sizes[arena] += flat.size
@@ -246,8 +248,8 @@ class Assembler:
         if w.scale is None:
             packed = (0, self.put("floats", full.astype(np.float32)), 0)
         else:
-            packed = (1, self.put("int8s", full), self.put("floats", w.scale, PAD))
-        start = self.put("floats", b, PAD)
+            packed = (1, self.put("int8s", full), self.put("floats", w.scale))
+        start = self.put("floats", b)
         self.emit(Op.DEPTHWISE, full.shape[1], src, dst, *packed, start, features, taps)
 
     def activate(self, act: str, P: int, place: int, src: int | None = None) -> None:

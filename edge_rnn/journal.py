@@ -12,6 +12,7 @@ import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -24,6 +25,10 @@ from edge_rnn.ordering import Gap, Number
 from edge_rnn.state import StreamState
 
 _GAPS_KEPT = 10_000
+_AT_ONCE = 32  # rows in a statement: each statement costs about as much as three rows in it
+_ROW = ", (?, ?, ?, ?, ?)"
+_STREAM = "INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?)"
+_MARK = "INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?)"
 
 OnModelChange = Literal["refuse", "discard"]
 
@@ -172,10 +177,10 @@ class Journal:
         now = time.time()
         rows = [(s.stream, s.steps, n, s.state, now) for s, n in zip(c.states, used, strict=True)]
         many("DELETE FROM streams WHERE id = ?", [(s,) for s in c.forgotten])
-        many("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?)", rows)
+        self._put(_STREAM, rows)
         many("DELETE FROM marks WHERE stream = ?", [(s,) for s in c.dropped])
         marks = [(m.stream, m.run, m.epoch, m.sequence, m.stopped) for m in c.marks]
-        many("INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?)", marks)
+        self._put(_MARK, marks)
         many("DELETE FROM held WHERE (stream, epoch, sequence) = (?, ?, ?)", c.released)
         held = [(h.stream, h.epoch, h.sequence, h.topic, h.payload) for h in c.held]
         many("INSERT OR REPLACE INTO held VALUES (?, ?, ?, ?, ?)", held)
@@ -185,6 +190,15 @@ class Journal:
             query = "DELETE FROM gaps WHERE id <= (SELECT MAX(id) FROM gaps) - ?"
             self._db.execute(query, (_GAPS_KEPT,))
         self._used += len(rows)
+
+    def _put(self, insert: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Rows of five, many in a statement as far as they go."""
+        whole = len(rows) - len(rows) % _AT_ONCE
+        at_once = [
+            tuple(chain.from_iterable(rows[i : i + _AT_ONCE])) for i in range(0, whole, _AT_ONCE)
+        ]
+        self._db.executemany(insert + _ROW * (_AT_ONCE - 1), at_once)
+        self._db.executemany(insert, rows[whole:])
 
     def _post(self, letters: Sequence[Letter], delivered: Sequence[int]) -> int:
         self._db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in delivered])

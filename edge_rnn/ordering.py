@@ -94,6 +94,20 @@ class Ordering(Generic[T]):
         """Do messages of the stream wait for their turn?"""
         return stream in self._waiting
 
+    def passes(self, message: T) -> bool:
+        """Does the message just follow the one before it, as nearly all do? Then it is its turn,
+        as `admit` would say; if not, `admit` knows."""
+        stream, sequence = message.stream, message.sequence
+        position = self.positions.get(stream)
+        if position is None or message.epoch != position.epoch or stream in self._waiting:
+            return False
+        last = position.sequence
+        if sequence != last + 1 if self.dense else sequence <= last:
+            return False
+        self.positions[stream] = Position(position.epoch, sequence)
+        self.moved.add(stream)
+        return True
+
     def admit(self, message: T, now: float) -> list[Turn[T]] | None:
         """The messages whose turn it is with this one, in order; none if it is held. None if it is
         a duplicate: a number at or below its stream's, or one that is held already."""

@@ -186,7 +186,7 @@ class Pipeline:
     def _rows(self, messages: Sequence[Message], result: Result) -> list[_Item]:
         """The messages to step, each when it is its turn."""
         rows: list[_Item] = []
-        numbered, admit, now = self._turns.numbered, self._turns.admit, self._now
+        numbered, passes, now = self._turns.numbered, self._turns.passes, self._now
         for turn in self._turns.expire(now):
             self._take(turn, rows, result)
         for message in messages:
@@ -195,7 +195,9 @@ class Pipeline:
                 result.rejected.append(item)
             elif not numbered:
                 rows.append(item)
-            elif (turns := admit(item, now)) is None:
+            elif passes(item):
+                self._admit(item, rows, result)
+            elif (turns := self._turns.admit(item, now)) is None:
                 result.duplicates.append(message)
             else:
                 for turn in turns:
@@ -236,13 +238,17 @@ class Pipeline:
 
     def _take(self, turn: Turn[_Item], rows: list[_Item], result: Result) -> None:
         """It is this message's turn; before it, something may be missing."""
-        item, stream = turn.message, turn.message.stream
         if turn.gap is not None:
             result.gaps.append(turn.gap)
             if self.spec.on_gap == "stop":
-                self._turns.stop(stream)
+                self._turns.stop(turn.message.stream)
             elif self.spec.on_gap == "reset":
-                self._fresh.add(stream)
+                self._fresh.add(turn.message.stream)
+        self._admit(turn.message, rows, result)
+
+    def _admit(self, item: _Item, rows: list[_Item], result: Result) -> None:
+        """It is to be stepped, unless it can't be or its stream has stopped."""
+        stream = item.stream
         if item.rejected is not None:
             result.rejected.append(item.rejected)
         elif self._turns.stopped(stream):
@@ -270,8 +276,9 @@ class Pipeline:
         self._forgotten.difference_update(streams)
         self._turns.opened(streams)
         last = dict.fromkeys(reversed(streams))
-        for stream in last:
-            self._dirty.pop(stream, None)
+        if self._dirty:
+            for stream in last:
+                self._dirty.pop(stream, None)
         self._dirty.update(dict.fromkeys(reversed(last)))
 
     def _answer(self, rows: list[_Item], batch: _Batch, result: Result) -> None:

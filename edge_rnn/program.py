@@ -22,7 +22,7 @@ from edge_rnn.graph import (
     value_widths,
 )
 from edge_rnn.instructions import assemble
-from edge_rnn.kernels import Op
+from edge_rnn.kernels import Op, joined
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,9 +131,9 @@ def _link(
     begin = asm.put("floats", first) if windows[0] and first.any() else -1
     return Program(
         code=np.array([Op.EMIT, *answers, *asm.code], np.int64),
-        int8s=np.concatenate([np.zeros(0, np.int8), *asm.int8s]),
-        halves=np.concatenate([np.zeros(0, np.int16), *asm.halves]),
-        floats=np.concatenate([np.zeros(0, np.float32), *asm.floats]),
+        int8s=joined(asm.int8s, np.int8),
+        halves=joined(asm.halves, np.int16),
+        floats=joined(asm.floats, np.float32),
         vocabularies=np.array(checks, np.int64).reshape(-1, 2),
         input_width=model.input_width,
         output_width=model.output_width,

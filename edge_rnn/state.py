@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edge_rnn.errors import CapacityError, StreamError
 from edge_rnn.graph import F32
-from edge_rnn.kernels import SLOT, evict_order, touch
+from edge_rnn.kernels import SLOT, evict_order, touch, zeros
 
 _SLOT_BITS, _HANDLE = 0xFFFFFFFF, np.dtype(np.int64)
 
@@ -55,7 +55,7 @@ class StateStore:
         on_evict: Callable[[Eviction], None] | None,
         initial: F32 | None = None,
     ) -> None:
-        self.slab: F32 = np.zeros((capacity, width), np.float32)
+        self.slab: F32 = zeros((capacity, width), np.float32)
         self.table = np.zeros(capacity + 1, SLOT)
         self.table[capacity]["newer"] = self.table[capacity]["older"] = capacity
         self._initial: F32 | float = 0.0 if initial is None else initial
@@ -131,7 +131,9 @@ class StateStore:
     def export(self, streams: Iterable[str]) -> list[StreamState]:
         """The states of open streams. Raises StreamError."""
         ids = list(streams)
-        slots = np.array([self.handle(s) for s in ids], np.int64) & _SLOT_BITS
+        known = self._handles
+        handles = [known[s] if s in known else self.handle(s) for s in ids]
+        slots = np.array(handles, np.int64) & _SLOT_BITS
         steps = self.table["steps"][slots].tolist()
         states = self.slab[slots[:, None], self.words].astype("<f4", copy=False).tobytes()
         size = 4 * len(self.words)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.graph import F32
-from edge_rnn.kernels import PLACES, WRONG_TYPE, Status, admit, emit_to, make_context, step
+from edge_rnn.kernels import PLACES, WRONG_TYPE, Status, admit, emit_to, make_context, step, zeros
 from edge_rnn.program import Program
 from edge_rnn.state import StateStore
 
@@ -79,7 +79,7 @@ class Compiled:
         rows = max(rows, at_once)
         arrays = (p.code, p.int8s, p.halves, p.floats, p.vocabularies, p.regime)
         room = (
-            np.zeros((rows, p.scratch_width), np.float32),
+            zeros((rows, p.scratch_width), np.float32),
             np.zeros((2 * PLACES, rows), np.int64),
             np.zeros((2, rows * p.windows), np.int64),
         )

@@ -73,8 +73,9 @@ class Turns(Ordering[T]):
 
     def opened(self, streams: Iterable[str]) -> None:
         """These streams have a state."""
-        for stream in streams:
-            self._closed.pop(stream, None)
+        if self._closed:
+            for stream in streams:
+                self._closed.pop(stream, None)
 
     def closed(self, stream: str) -> None:
         """The stream's state was forgotten; its mark stays a while."""

@@ -159,14 +159,9 @@ def convert(
         return
     if output is None:
         raise click.UsageError("Missing option '-o' / '--output'.")
-    if feature_units and len(feature_units) != len(features):
-        raise click.UsageError(
-            f"--feature-units names {len(feature_units)} units for {len(features)} --features"
-        )
-    units = feature_units or [""] * len(features)
+    columns = _columns(features, feature_units)
     chosen = _mode(mode, window, hop, every)
     asked = request(**measuring)
-    columns = [Feature(name, unit) for name, unit in zip(features, units, strict=True)]
     if backend is not None:
         hold(source, output, backend, chosen, as_json, states=states, inputs=inputs,
              features=columns, classes=classes, rate_hz=rate)  # fmt: skip
@@ -202,6 +197,15 @@ def convert(
         _print(conversion, output)
     if conversion.model.certificate and conversion.model.certificate.verdict == "failed":
         sys.exit(3)
+
+
+def _columns(names: list[str], units: list[str]) -> list[Feature]:
+    """Raises UsageError where there are units, and not as many as names."""
+    if units and len(units) != len(names):
+        raise click.UsageError(
+            f"--feature-units names {len(units)} units for {len(names)} --features"
+        )
+    return [Feature(*column) for column in zip(names, units or [""] * len(names), strict=True)]
 
 
 def _mode(mode: str | None, window: int | None, hop: int | None, every: bool) -> Mode | None:

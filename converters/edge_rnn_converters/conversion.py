@@ -18,12 +18,11 @@ from edge_rnn_converters import compare, mixed, modes
 from edge_rnn_converters.certificate import Certified, Request, certify, compute
 from edge_rnn_converters.certificate.auto import choose
 from edge_rnn_converters.certificate.biases import corrected
-from edge_rnn_converters.certificate.truth import Progress
 from edge_rnn_converters.modes import Mode, in_mode
 from edge_rnn_converters.quantize import DEFAULT, Precision, size_of
 from edge_rnn_converters.quantize import quantize as quantized
 from edge_rnn_converters.readers import opened
-from edge_rnn_converters.source import CannotRunError, Options, Source
+from edge_rnn_converters.source import CannotRunError, Options, Progress, Source
 
 Check: TypeAlias = Literal["auto", "require", "skip"]
 Auto: TypeAlias = Literal["auto"]
@@ -149,127 +148,131 @@ def convert_with_report(
     certificate: measure the model on a long stream and put the result into its file; "auto"
         precision takes its bounds, so it needs one. Biases are calibrated on the stream too.
     """
+    if quantize == "auto" and certificate is None:
+        raise ModelError("quantize=auto needs a certificate with a bound to keep")
     told = None if description is None else Path(description)
     window = mode.length if isinstance(mode, Window) else None
     options = Options(told, network, window, inputs or {}, example_inputs)
     name, sha256, read = opened(source, options, progress)
     used, notes = in_mode(read, mode)
-    read = replace(read, notes=notes)
-    described = replace(
+    maker = f"edge-rnn {edge_rnn.__version__}"
+    exact = replace(
         used,
         features=_named(features),
         targets=_named(targets),
         classes=tuple(classes),
         rate_hz=rate_hz,
-        provenance=Provenance(
-            read.framework, name, sha256, f"edge-rnn {edge_rnn.__version__}", digest(used)
-        ),
+        provenance=Provenance(read.framework, name, sha256, maker, digest(used)),
     )
-    validate(described)
-    model, why = _quantized(described, quantize, layers, progress)
-    report = replace(_checked(read, described, model, quantize, check, progress), choice=why)
+    validate(exact)
+    task = _Task(replace(read, notes=notes), exact, quantize, layers, check, progress)
+    model, why = task.quantized()
+    report = replace(task.checked(model), choice=why)
     if certificate is None:
-        if quantize == "auto":
-            raise ModelError("quantize=auto needs a certificate with a bound to keep")
-        return Conversion(_probed(model, progress), report)
-    data = certificate.stream(described)
-    truth = compute(described, data.x, progress)
-    if quantize == "auto":
-        choice = choose(described, data.x, truth, certificate.bounds, layers, progress)
-        model, why = choice.model, choice.reasons
-    progress("calibrating biases")
-    model, calibrated = corrected(described, model, data, truth, certificate.bounds)
-    model = _probed(model, progress)
-    runner = None if check == "skip" else read.run
-    certified = certify(described, model, data, runner, certificate.bounds,
-                        choice=(*why, *calibrated), truth=truth, progress=progress)  # fmt: skip
-    measured = certified.certificate
-    report = replace(report, choice=measured.choice, bytes=sum(map(size_of, model.nodes)),
-                     quantized_error=measured.quantized.largest)  # fmt: skip
-    return Conversion(replace(model, certificate=measured), report, certified)
+        return Conversion(task.probed(model), report)
+    return task.certified(model, report, certificate)
 
 
-def _quantized(
-    exact: Model,
-    precision: Precision | Auto,
-    layers: Mapping[str, Precision] | None,
-    progress: Progress,
-) -> tuple[Model, tuple[str, ...]]:
-    """The model, and why its layers have their formats if that was chosen; "auto" chooses later."""
-    if precision == "int8":
-        return mixed.choose(exact, layers, progress)
-    return quantized(exact, "float32" if precision == "auto" else precision, layers), ()
+@dataclass(frozen=True, slots=True, eq=False)
+class _Task:
+    """A source that is read, its exact model as described, and what is to become of it."""
 
+    read: Source
+    exact: Model
+    quantize: Precision | Auto
+    layers: Mapping[str, Precision] | None
+    check: Check
+    progress: Progress
 
-def _probed(model: Model, progress: Progress) -> Model:
-    progress("recording a probe")
-    return compare.probed(model)
+    def quantized(self) -> tuple[Model, tuple[str, ...]]:
+        """The model, and why its layers have their formats if that was chosen; "auto" chooses
+        later."""
+        if self.quantize == "int8":
+            return mixed.choose(self.exact, self.layers, self.progress)
+        precision = "float32" if self.quantize == "auto" else self.quantize
+        return quantized(self.exact, precision, self.layers), ()
 
+    def certified(self, model: Model, report: Report, asked: Request) -> Conversion:
+        """The model with its biases calibrated on a long stream, and its certificate of that;
+        "auto" chooses its formats here."""
+        data, choice = asked.stream(self.exact), report.choice
+        truth = compute(self.exact, data.x, self.progress)
+        if self.quantize == "auto":
+            chosen = choose(self.exact, data.x, truth, asked.bounds, self.layers, self.progress)
+            model, choice = chosen.model, chosen.reasons
+        self.progress("calibrating biases")
+        model, calibrated = corrected(self.exact, model, data, truth, asked.bounds)
+        model = self.probed(model)
+        runner = None if self.check == "skip" else self.read.run
+        found = certify(self.exact, model, data, runner, asked.bounds, truth=truth,
+                        choice=(*choice, *calibrated), progress=self.progress)  # fmt: skip
+        measured = found.certificate
+        report = replace(report, choice=measured.choice, bytes=sum(map(size_of, model.nodes)),
+                         quantized_error=measured.quantized.largest)  # fmt: skip
+        return Conversion(replace(model, certificate=measured), report, found)
 
-def _checked(
-    read: Source,
-    exact: Model,
-    model: Model,
-    quantize: Precision | Auto,
-    check: Check,
-    progress: Progress,
-) -> Report:
-    x = compare.stress(exact)
-    progress(f"computing {len(x)} steps in float64")
-    truth = compare.truth(exact, x)
-    n = len(truth.steps)
-    progress("running the source framework")
-    ran, error, answered, notes = _run_source(read, exact, x, truth, check)
-    progress("running the runtime")
-    y = compare.run(exact, x)
-    runtime = compare.agree("the float32 runtime", y, truth, answer_steps(exact, x))
-    return Report(
-        framework=read.framework,
-        source_run=ran,
-        source_error=error,
-        source_steps=answered,
-        steps=n,
-        runtime_error=runtime,
-        quantize=quantize,
-        mode=modes.described(model),
-        quantized_error=float(np.abs(compare.run(model, x)[:n] - truth.y).max()),
-        float32_bytes=sum(map(size_of, exact.nodes)),
-        bytes=sum(map(size_of, model.nodes)),
-        notes=(*read.notes, *_grows(truth), *notes),
-    )
+    def probed(self, model: Model) -> Model:
+        """The model with a run of it that any machine can repeat."""
+        self.progress("recording a probe")
+        return compare.probed(model)
+
+    def checked(self, model: Model) -> Report:
+        """What source, reference and runtime say of the same inputs. Raises MismatchError."""
+        x = compare.stress(self.exact)
+        self.progress(f"computing {len(x)} steps in float64")
+        truth = compare.truth(self.exact, x)
+        n = len(truth.steps)
+        self.progress("running the source framework")
+        ran, error, answered, notes = self._run_source(x, truth)
+        self.progress("running the runtime")
+        y = compare.run(self.exact, x)
+        runtime = compare.agree("the float32 runtime", y, truth, answer_steps(self.exact, x))
+        return Report(
+            framework=self.read.framework,
+            source_run=ran,
+            source_error=error,
+            source_steps=answered,
+            steps=n,
+            runtime_error=runtime,
+            quantize=self.quantize,
+            mode=modes.described(model),
+            quantized_error=float(np.abs(compare.run(model, x)[:n] - truth.y).max()),
+            float32_bytes=sum(map(size_of, self.exact.nodes)),
+            bytes=sum(map(size_of, model.nodes)),
+            notes=(*self.read.notes, *_grows(truth), *notes),
+        )
+
+    def _run_source(
+        self, x: F32, truth: compare.Truth
+    ) -> tuple[str | None, float | None, int, tuple[str, ...]]:
+        """(what ran, its error, the steps it answered for, notes: why it did not run, what it
+        told).
+
+        A network that looks ahead is compared on windows, any other as a stream that goes on: how
+        that is cut into windows is the runtime's matter.
+        """
+        if self.check not in ("auto", "require", "skip"):
+            raise ModelError(f"check is {self.check!r}, expected auto, require or skip")
+        if self.check == "skip":
+            return None, None, 0, ("the source framework was not run: check is off",)
+        exact, window, run = self.exact, self.exact.window, self.read.run
+        if window is not None and not exact.looks_ahead:
+            exact, window = replace(exact, window=None), None
+            x = compare.stress(exact)
+            truth = compare.truth(exact, x)
+        try:
+            result = compare.by_window(run, exact, window, x) if window else run(x)
+        except CannotRunError as e:
+            if self.check == "require":
+                raise UnsupportedError(f"check=require: the source can't be run: {e}") from e
+            return None, None, 0, (f"the source framework was not run: {e}",)
+        error = compare.agree(result.framework, result.y, truth, result.steps)
+        answered = int(np.isin(result.steps, truth.steps).sum())
+        return result.framework, error, answered, result.notes
 
 
 def _grows(truth: compare.Truth) -> list[str]:
     return [] if len(truth.steps) == truth.whole else [_GROWS.format(len(truth.steps))]
-
-
-def _run_source(
-    read: Source, exact: Model, x: F32, truth: compare.Truth, check: Check
-) -> tuple[str | None, float | None, int, tuple[str, ...]]:
-    """(what ran, its error, the steps it answered for, notes: why it did not run, what it
-    told).
-
-    A network that looks ahead is compared on windows, any other as a stream that goes on: how that
-    is cut into windows is the runtime's matter.
-    """
-    if check not in ("auto", "require", "skip"):
-        raise ModelError(f"check is {check!r}, expected auto, require or skip")
-    if check == "skip":
-        return None, None, 0, ("the source framework was not run: check is off",)
-    window = exact.window
-    if window is not None and not exact.looks_ahead:
-        exact, window = replace(exact, window=None), None
-        x = compare.stress(exact)
-        truth = compare.truth(exact, x)
-    try:
-        result = compare.by_window(read.run, exact, window, x) if window else read.run(x)
-    except CannotRunError as e:
-        if check == "require":
-            raise UnsupportedError(f"check=require: the source can't be run: {e}") from e
-        return None, None, 0, (f"the source framework was not run: {e}",)
-    error = compare.agree(result.framework, result.y, truth, result.steps)
-    answered = int(np.isin(result.steps, truth.steps).sum())
-    return result.framework, error, answered, result.notes
 
 
 def _named(columns: Sequence[Feature | str]) -> tuple[Feature, ...]:

@@ -5,7 +5,7 @@ Measurements: docs/decisions/0014-mixed-int8.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from edge_rnn.session import Session
 from edge_rnn_converters import compare
 from edge_rnn_converters.certificate.metrics import I64, sqnr_db
 from edge_rnn_converters.quantize import Precision, quantize
+from edge_rnn_converters.source import Progress
 from edge_rnn_converters.streams import SIGNALS
 
 ROOM = {30.0: 0.6, 45.0: 0.125}
@@ -34,7 +35,7 @@ MOST_STEPS = 4096
 def choose(
     exact: Model,
     fixed: Mapping[str, Precision] | None = None,
-    progress: Callable[[str], None] = lambda stage: None,
+    progress: Progress = lambda stage: None,
 ) -> tuple[Model, tuple[str, ...]]:
     """The model in int8, and what is not and why, a sentence each; the layers of `fixed` are in
     the formats given there.

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_rnn.errors import UnsupportedError
-from edge_rnn_converters.certificate.truth import Progress
 from edge_rnn_converters.detect import Format, detect
 from edge_rnn_converters.guard import has_read
-from edge_rnn_converters.source import Options, Source, reading
+from edge_rnn_converters.source import Options, Progress, Source, reading
 from edge_rnn_converters.weights import source as weights
 
 _READERS: dict[Format, str] = {

@@ -7,11 +7,11 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from edge_rnn.errors import EdgeRnnError, ModelError, UnsupportedError
 from edge_rnn.graph import F32, Model
 
 MAX_BYTES = 1 << 30
+
+Progress: TypeAlias = Callable[[str], None]
+"""Is told what is being done now."""
 
 LAST_ONLY = (
     "{}: the source answers once, at a sequence's end; the stream answers at every step, each "

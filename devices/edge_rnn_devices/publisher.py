@@ -2,6 +2,7 @@
 
     with Publisher("spool", "localhost", topic="sensors/{stream}", client_id="pump-7") as p:
         p.send("pump-7", {"x": 0.1, "y": 0.0})
+        p.drain(5)
 
 Each message gets its stream's next number, `seq`, and the publisher's `epoch`, and stays in a
 SQLite file until the broker has confirmed it: after a kill or a power loss it is sent again, under

@@ -58,7 +58,7 @@ def _added() -> dict[str, EntryPoint]:
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, "
-    "3 not bit-identical (verify, replay --verify).",
+    "3 not bit-identical (verify, replay --verify) or a bound does not hold (convert, certify).",
 )
 @click.version_option(__version__, prog_name="edge-rnn")
 def cli() -> None:

@@ -73,6 +73,9 @@ def state() -> None:
     \b
     Examples:
       edge-rnn state list pipeline.toml --stopped
+      edge-rnn state show pipeline.toml pump-7
+      edge-rnn state export pipeline.toml pumps.states pump-7 pump-8
+      edge-rnn state import pipeline.toml pumps.states --replace
       edge-rnn state reset pipeline.toml pump-7
     """
 

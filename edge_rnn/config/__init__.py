@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_rnn.config.read import read_table
-from edge_rnn.config.schema import Broker, Input, Status, Tables
+from edge_rnn.config.schema import LONGEST_WAIT, Broker, Input, Status, Tables
 from edge_rnn.config.source import Keys, Source
 from edge_rnn.errors import ConfigError
 from edge_rnn.graph import Model
@@ -141,10 +141,7 @@ def load_config(path: str | Path) -> Config:
     _check_broker(source, tables.broker, ("broker",))
     if tables.output.broker:
         _check_broker(source, tables.output.broker, ("output", "broker"))
-    if math.isinf(tables.queue.max_delay or 0):
-        raise source.error(("queue", "max_delay"), "must be finite")
-    if math.isinf(tables.state.commit_every or 0):
-        raise source.error(("state", "commit_every"), "must be finite")
+    _check_waits(source, tables)
     metrics = tables.metrics
     if metrics and not metrics.listen.local and not metrics.public:
         problem = f"{metrics.listen} can be reached from elsewhere: set public = true if it should"
@@ -226,6 +223,20 @@ def _check_watermark(source: Source, tables: Tables, routes: Routes) -> None:
     below = before[: before.rfind("/") + 1] + "#"  # a stream's id may have several levels
     if any(overlap(below, p.own_filter) for p in routes.patterns):
         raise source.error(keys, f"{below!r} matches an input topic: begin it with another level")
+
+
+def _check_waits(source: Source, tables: Tables) -> None:
+    waits = {
+        ("queue", "max_delay"): tables.queue.max_delay,
+        ("state", "commit_every"): tables.state.commit_every,
+    }
+    for keys, seconds in waits.items():
+        if seconds and seconds > LONGEST_WAIT:
+            problem = "must be at most 1h: acknowledgements and predictions wait for it"
+            raise source.error(keys, problem)
+    if math.isinf(tables.output.watermark_every):
+        problem = "must be finite: publishers keep all messages until they are told"
+        raise source.error(("output", "watermark_every"), problem)
 
 
 def _check_paths(source: Source, table: Input, broker: Broker) -> None:

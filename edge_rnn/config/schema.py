@@ -21,6 +21,8 @@ _BYTE_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*(kB|MB|GB)\s*/\s*(h|day)")
 _ADDRESS = re.compile(r"(?:[^\s:\[\]]+|\[[0-9a-fA-F:]+\]):(\d{1,5})")
 _BYTES = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
 _PERIODS = {"h": 3600.0, "day": 86400.0}
+LONGEST_WAIT = 3600.0
+"""Seconds; no longer has an acknowledgement to wait, whatever saves writes."""
 _UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -159,7 +161,7 @@ class Queue:
     size: Positive = 10_000
     policy: Literal["wait", "drop_oldest", "drop_newest"] = "wait"
     max_batch: Positive = 256
-    max_delay: Seconds | None = None
+    max_delay: Seconds = Seconds(0.003)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edge_rnn.config.schema import State
+from edge_rnn.config.schema import LONGEST_WAIT, State
 from edge_rnn.daemon.outbox import Outbox
 from edge_rnn.daemon.pace import Pace
 from edge_rnn.daemon.watermarks import Watermarks
@@ -54,8 +54,9 @@ class Commits:
         self._exact = state.save_every is None
         least = state.commit_every if self._exact else state.save_every
         buys = "answers wait for up to {}" if self._exact else "a crash forgets up to {}"
+        most = LONGEST_WAIT if self._exact else math.inf
         now = clock()
-        self._pace = Pace(float(least or 0), state.write_budget, now, buys=buys)
+        self._pace = Pace(float(least or 0), state.write_budget, now, buys=buys, most=most)
         self._waiting: list[Answer] = []
         self._last, self._looked, self._retry_at = -math.inf, now, now
         self.failing = False

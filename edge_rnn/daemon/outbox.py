@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 
 from edge_rnn.journal import Letter
@@ -41,8 +41,8 @@ class Outbox:
         for _ in range(min(len(self._letters), link.room)):
             box, (topic, payload) = self._letters.popleft()
             link.publish(topic, payload, self.qos, self.retain, box)
-        for box in link.confirmed:
-            self._open[box] -= 1
+        for box, letters in Counter(link.confirmed).items():
+            self._open[box] -= letters
             if not self._open[box]:
                 del self._open[box]
                 self.arrived.append(box)

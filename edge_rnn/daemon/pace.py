@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import resource
 from collections.abc import Callable
 
@@ -28,7 +29,8 @@ class Pace:
 
     least: what is asked for. budget: bytes a second, on average over a day, or None. With a budget
     the interval follows what commits cost. An idle hour's bytes can be used later, no more, and no
-    day has more than the budget, to within a commit. buys: what waiting costs, for the log.
+    day has more than the budget, to within a commit; unless that took more than `most` seconds from
+    one to the next. buys: what waiting costs, for the log.
     """
 
     def __init__(
@@ -38,9 +40,11 @@ class Pace:
         now: float,
         *,
         buys: str,
+        most: float = math.inf,
         written: Callable[[], int] = bytes_written,
     ) -> None:
         self._least, self._budget, self._buys, self._written = least, budget, buys, written
+        self._most = most
         self._rate = 0.95 * (budget or 0.0)  # an idle hour's bytes come on top
         self.interval = least
         self._total, self._at = written(), now
@@ -65,13 +69,14 @@ class Pace:
         self._commits += 1
         self._cost += (spent - self._cost) * max(_MEMORY, 1 / self._commits)
         wait = self._cost / self._rate * max(0.0, 1 + self._debt / hourly)
-        self.interval = max(self._least, wait)
+        self.interval = min(max(self._least, wait), self._most)
         self._tell()
 
     def _tell(self) -> None:
         """Say what the budget comes to, once that is known and when it has much changed."""
         lasting = max(self._least, self._cost / self._rate)
-        if self._commits < _ENOUGH or self._told / 2 < lasting < self._told * 2:
+        known = self._commits >= _ENOUGH or lasting > self._most
+        if not known or self._told / 2 < lasting < self._told * 2:
             return
         self._told = lasting
         if not self._cost:
@@ -79,5 +84,9 @@ class Pace:
                         "file is in memory")  # fmt: skip
             return
         each, text = self._cost / 1e3, f"{lasting:.2g} s"
+        if lasting > self._most:
+            log.warning("state.write_budget can't be kept: a commit writes %.0f kB, and there is "
+                        "one every %g s, for answers wait no longer", each, self._most)  # fmt: skip
+            return
         log.info("state.write_budget: a commit writes %.0f kB, so there is one about every %s: %s",
                  each, text, self._buys.format(text))  # fmt: skip

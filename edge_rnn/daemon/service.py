@@ -12,7 +12,6 @@ from edge_rnn import keeper
 from edge_rnn.config import load_config
 from edge_rnn.daemon.commits import RETRY_SECONDS, Answer, Commits
 from edge_rnn.daemon.exporter import Exporter
-from edge_rnn.daemon.fill import Fill
 from edge_rnn.daemon.outbox import Outbox
 from edge_rnn.daemon.plan import Plan, make_plan
 from edge_rnn.daemon.report import Reporter
@@ -42,8 +41,6 @@ class Service:
         config, tables = plan.config, plan.config.tables
         logging.getLogger("edge_rnn").setLevel(tables.log.level.upper())
         self._inbox = Inbox(tables.queue.size, tables.queue.policy)
-        queue = tables.queue
-        self._fill = Fill(self._inbox, queue.max_batch, queue.max_delay or 0.0, clock)
         self._journal = _open_journal(plan)
         try:
             self._reporter = Reporter(tables, metrics)
@@ -113,6 +110,7 @@ class Service:
             self._inbox,
             self._metrics,
             known,
+            max_delay=float(self._plan.config.tables.queue.max_delay),
             wakeup=self._signals.fileno(),
             clock=clock,
         )
@@ -148,7 +146,7 @@ class Service:
         now = clock()
         if len(self._inbox) and self._takes():
             return 0.0
-        due = min(self._expire_at, self._commits.due(), self._fill.until() or math.inf)
+        due = min(self._expire_at, self._commits.due())
         if not self._commits.failing:
             due = min(due, self._plan.pipeline.due())
         return max(0.0, min(1.0, due - now))
@@ -177,13 +175,12 @@ class Service:
     def _takes(self) -> int:
         """How many messages can be stepped now: none while the disk takes no states, or the
         broker no predictions."""
-        if self._commits.failing or self._outbox.waiting or self._fill.until():
+        if self._commits.failing or self._outbox.waiting:
             return 0
         return min(self._plan.config.tables.queue.max_batch, self._wires.room)
 
     def _next_answer(self) -> Answer | None:
         batch = self._inbox.take(self._takes())
-        self._fill.taken()
         start = clock()
         if not batch and (start < self._plan.pipeline.due() or self._commits.failing):
             return None

@@ -189,7 +189,7 @@ def _(node: Lru, asm: Assembler, dims: dict[str, int], x: Vector, dst: int) -> N
     b, q = asm.scratch_room(P + round_up(N, BLOCK)), node.activations
     asm.matvec(node.b_re, N, x, b, np.zeros(N, np.float32), q)
     asm.matvec(node.b_im, N, x, b + P, np.zeros(N, np.float32), q)
-    places = (asm.put("floats", a, PAD) for a in (node.lambda_re, node.lambda_im))
+    places = (asm.put("floats", a) for a in (node.lambda_re, node.lambda_im))
     asm.emit(Op.LRU, P, b, re, im, *places)
     s_re, s_im = (Vector(at, N, in_state=True) for at in (re, im))
     asm.matvec(node.c_re, M, s_re, dst, np.zeros(M, np.float32), q)

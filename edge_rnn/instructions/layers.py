@@ -145,7 +145,7 @@ def _(node: LogSoftmax, asm: Assembler, dims: dict[str, int], x: Vector, dst: in
 
 @assemble.register
 def _(node: PRelu, asm: Assembler, dims: dict[str, int], x: Vector, dst: int) -> None:
-    slope = asm.put("floats", node.slope, PAD)
+    slope = asm.put("floats", node.slope)
     asm.emit(Op.PRELU, round_up(dims["I"], PAD), x.at, dst, slope)
 
 

@@ -19,6 +19,7 @@ from edge_rnn.kernels.formats import (
     pack,
     pack_nibbles,
 )
+from edge_rnn.kernels.memory import LINE, joined, zeros
 from edge_rnn.kernels.opcodes import (
     ADD,
     FROM_SCRATCH,
@@ -40,6 +41,7 @@ __all__ = [
     "LENGTHS",
     "LEVEL",
     "LIMITS",
+    "LINE",
     "PARTIALS",
     "PLACES",
     "SLOT",
@@ -51,10 +53,12 @@ __all__ = [
     "emit_to",
     "evict_order",
     "explain",
+    "joined",
     "make_context",
     "pack",
     "pack_nibbles",
     "record",
     "step",
     "touch",
+    "zeros",
 ]

@@ -36,7 +36,7 @@ AFFINE, LEAKY_RELU, THRESHOLDED_RELU, SCALED_TANH, HARD_SIGMOID, ELU_ALPHA, CLIP
     len(ACTS), len(ACTS) + len(TUNED)
 )
 
-_0, _HALF, _1, _3, _6 = (np.float32(v) for v in (0.0, 0.5, 1.0, 3.0, 6.0))
+_0, _HALF, _1, _3, _6, _TINY = (np.float32(v) for v in (0.0, 0.5, 1.0, 3.0, 6.0, 1e-30))
 _FIFTH, _SIXTH, _INFINITY = (np.float32(v) for v in (0.2, 1 / 6, np.inf))
 _SELU, _SELU_ALPHA = np.float32(1.0507009873554805), np.float32(1.6732632423543772)
 
@@ -113,7 +113,8 @@ def _tuned(act: int, x: F32, alpha: np.float32, beta: np.float32) -> Any:
         y = select(less(splat(alpha), x), x, splat(_0))
         return select(less(x, splat(_INFINITY)), y, x)
     if act == SCALED_TANH:
-        return splat(alpha) * tanh(splat(beta) * x)
+        u = splat(beta) * x  # where tanh is the identity, its last bit would count alpha times
+        return splat(alpha) * select(less(size(u), splat(_TINY)), u, tanh(u))
     if act == HARD_SIGMOID:
         return clip(fma(splat(alpha), x, splat(beta)), _0, _1)
     if act == ELU_ALPHA:

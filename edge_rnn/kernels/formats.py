@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from edge_rnn.graph import GROUP
 from edge_rnn.kernels.cpu import LEVEL
 
-BLOCK = 32
+BLOCK = max(32, 4 * LEVEL.lanes)
+"""Outputs that lie side by side: four registers' worth, whose sums end while others begin."""
 EACH = 8
 """Integer activations are filled up to a multiple of it."""
 

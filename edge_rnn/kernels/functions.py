@@ -10,34 +10,37 @@ from __future__ import annotations
 import numpy as np
 
 from edge_rnn.graph import F32
-from edge_rnn.kernels.integers import ROUND, add, bits, from_bits, same, shift, shift_up, to_float
+from edge_rnn.kernels.integers import (
+    ROUND,
+    add,
+    bits,
+    from_bits,
+    same,
+    shift,
+    shift_up,
+    subtract,
+    to_float,
+)
 from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.simd import LANES, fma, less, select, splat, sqrt
 
 _0, _HALF, _1, _2, _3, _6 = (np.float32(v) for v in (0.0, 0.5, 1.0, 2.0, 3.0, 6.0))
 _SIXTH = np.float32(1 / 6)
 _TANH_LIMIT = np.float32(7.90531110763549805)
-_TINY = np.float32(0.0004)
 _A13, _A11, _A9, _A7, _A5, _A3, _A1 = (
     np.float32(v)
     for v in (
-        -2.76076847742355e-16,
-        2.00018790482477e-13,
-        -8.60467152213735e-11,
-        5.12229709037114e-08,
-        1.48572235717979e-05,
-        6.37261928875436e-04,
-        4.89352455891786e-03,
+        -5.641723592746291e-14,
+        4.087417904141688e-11,
+        -1.758383127992147e-08,
+        1.0467500032973476e-05,
+        0.0030360983218997717,
+        0.1302255392074585,
+        0.9999999403953552,
     )
 )
-_B6, _B4, _B2, _B0 = (
-    np.float32(v)
-    for v in (
-        1.19825839466702e-06,
-        1.18534705686654e-04,
-        2.26843463243900e-03,
-        4.89352518554385e-03,
-    )
+_B6, _B4, _B2 = (
+    np.float32(v) for v in (-0.000244866096181795, -0.024222763255238533, -0.4635584354400635)
 )
 _EXP_LOW, _EXP_HIGH, _INFINITY = (np.float32(v) for v in (-87.33654, 88.72283, np.inf))
 _LOG2E, _LN2_HIGH, _LN2_LOW = (
@@ -54,6 +57,7 @@ _E5, _E4, _E3, _E2, _E1, _E0 = (
         5.0000001201e-1,
     )
 )
+_RECIPROCAL = np.int32(-0x010CEE39)
 _SQRT2_1, _LN2 = np.float32(0.41421356), np.float32(0.69314718056)
 _L8, _L7, _L6, _L5, _L4, _L3, _L2, _L1, _L0 = (
     np.float32(v)
@@ -99,14 +103,28 @@ def clip(x: F32, low: np.float32, high: np.float32) -> F32:
 
 
 @kernel
+def quotient(p: F32, minus_q: F32) -> F32:
+    """p / q of vectors where 2^-60 < q < 2^60, within 2 ulp, from -q.
+
+    A step of Newton's and one of Halley's method from what the bits of q tell of 1 / q, within 5 %:
+    eight instructions, alike on all processors, that take less time than a division.
+    """
+    r = from_bits(subtract(same(_RECIPROCAL, LANES), bits(minus_q)))
+    r = fma(r, fma(minus_q, r, splat(_1)), r)
+    y, e = p * r, fma(minus_q, r, splat(_1))
+    return fma(y, fma(e, e, e), y)
+
+
+@kernel
 def tanh(x: F32) -> F32:
-    """Rational minimax approximation of Eigen's `generic_fast_tanh_float`; within 5 ulp."""
+    """Rational approximation x P(x^2) / Q(x^2) of the degrees of Eigen's `generic_fast_tanh_float`,
+    fitted to float32 arithmetic with Q(0) = 1; within 5 ulp."""
     c = clip(x, -_TANH_LIMIT, _TANH_LIMIT)
     s = c * c
     p = fma(fma(fma(splat(_A13), s, splat(_A11)), s, splat(_A9)), s, splat(_A7))
     p = fma(fma(fma(p, s, splat(_A5)), s, splat(_A3)), s, splat(_A1)) * c
-    q = fma(fma(fma(splat(_B6), s, splat(_B4)), s, splat(_B2)), s, splat(_B0))
-    return select(less(s, splat(_TINY * _TINY)), x, p / q)
+    minus_q = fma(fma(fma(splat(_B6), s, splat(_B4)), s, splat(_B2)), s, splat(-_1))
+    return quotient(p, minus_q)
 
 
 @kernel

@@ -44,6 +44,11 @@ def add(a: I32, b: I32) -> I32:
     return a + b
 
 
+def subtract(a: I32, b: I32) -> I32:
+    """a - b of int32 vectors."""
+    return a - b
+
+
 def joined(a: I32, b: I32) -> I32:
     """a, then b: one vector of both."""
     return np.concatenate([a, b])
@@ -149,6 +154,10 @@ def _add(typing: Any, a: Any, b: Any) -> Any:
     return a(a, a), lambda context, builder, signature, args: builder.add(*args)
 
 
+def _subtract(typing: Any, a: Any, b: Any) -> Any:
+    return a(a, a), lambda context, builder, signature, args: builder.sub(*args)
+
+
 def _joined(typing: Any, a: Any, b: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         order = ir.Constant(ir.VectorType(_I32, 2 * a.count), list(range(2 * a.count)))
@@ -214,6 +223,7 @@ lower(ints, _ints)
 lower(same, _same)
 lower(to_float, _to_float)
 lower(add, _add)
+lower(subtract, _subtract)
 lower(joined, _joined)
 lower(shift, _shift)
 lower(shift_up, _shift_up)

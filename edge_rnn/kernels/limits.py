@@ -11,15 +11,16 @@ from edge_rnn.kernels.cpu import LEVEL
 from edge_rnn.kernels.dots import dot4, dot8, pair_sums, quad, quads, two_quads
 from edge_rnn.kernels.integers import add, ints, same, to_float
 from edge_rnn.kernels.jit import kernel
+from edge_rnn.kernels.memory import zeros
 from edge_rnn.kernels.simd import F32, I32, LANES, fma, load, splat, store
 
 I8 = NDArray[np.int8]
 
 DEPTH = 32
 """Groups of inputs that the operands of a peak hold: few enough for the nearest cache."""
-SUMS = 8 * LANES
-"""Sums under way at once, in eight registers: each has time to end before it is needed again, and
-a machine with sixteen registers keeps all in them."""
+SUMS = (16 if LEVEL.lanes == 16 else 8) * LANES
+"""Sums under way at once: each has time to end before it is needed again. All are in registers:
+AVX-512 has 32, and needs more than eight sums, AVX2 has sixteen."""
 
 ROOM = SUMS + LANES
 """Words of `y` that hold all that a function below hands back."""
@@ -32,11 +33,10 @@ _N = SUMS if _ONE_ROW else _HALF
 
 
 def words(nbytes: int) -> I32:
-    """Zeros to `stream`: nbytes, rounded up to whole registers, from the start of a cache line."""
-    n = -(-nbytes // (4 * LANES)) * LANES
-    room = np.zeros(n + 16, np.int32)
-    first = -room.ctypes.data % 64 // 4
-    return room[first : first + n]
+    """What to `stream`: nbytes, rounded up to whole registers, from the start of a cache line."""
+    some = zeros(-(-nbytes // (4 * LANES)) * LANES, np.int32)
+    some.fill(1)  # pages that were never written are one and the same in memory
+    return some
 
 
 def operands() -> tuple[I8, I8]:

@@ -17,6 +17,7 @@ from edge_rnn.kernels.dots import (
     dot4,
     dot4_nibbles,
     dot8,
+    high_in_place,
     high_nibbles,
     low_nibbles,
     no_pairs,
@@ -39,8 +40,14 @@ SHORTS = LEVEL.dot in ("maddubs", "pmaddwd")
 SHARED = LEVEL.dot in ("vnni", "sdot")
 """Two rows share a load of weights: worth it where one instruction does the rest."""
 
+FOUR_ROWS = LEVEL.dot == "vnni" and LEVEL.lanes == 16
+"""There are registers for the sums of four rows, so that multiplying, not loading, is the limit."""
+
 SHORT_SUMS = LEVEL.dot == "maddubs"
 """The sums of a group of 4-bit weights are made in 16 bits."""
+
+NIBBLES_IN_PLACE = LEVEL.dot == "vnni"
+"""Upper 4-bit weights are multiplied where they are, 16 times as large: a byte is unsigned."""
 
 PAIRED = LEVEL.dot == "smull"
 """Two quads are multiplied at once, for one row and one block at a time."""
@@ -146,6 +153,22 @@ def _dots_rows(w: I8, at: int, K: int, x: I8, r0: int, r1: int, a: I32) -> tuple
 
 
 @kernel
+def _dots_four(
+    w: I8, at: int, K: int, x: I8, r0: int, r1: int, r2: int, r3: int, a: I32
+) -> tuple[I32, I32, I32, I32]:
+    """The same for four rows."""
+    b = c = d = a
+    for k in range(0, 4 * K, 4):
+        m = quads(w, at, BLOCK)
+        a = dot4(a, quad(x, r0 + k, BLOCK), m)
+        b = dot4(b, quad(x, r1 + k, BLOCK), m)
+        c = dot4(c, quad(x, r2 + k, BLOCK), m)
+        d = dot4(d, quad(x, r3 + k, BLOCK), m)
+        at += _QUADS
+    return a, b, c, d
+
+
+@kernel
 def _from_parts(high: I32, low: I32) -> F32:
     """256 high + low, rounded as the exact sum's one pair with 0 <= low < 256 is."""
     high = add(high, shift(low, 8))
@@ -192,6 +215,14 @@ def _group(w: I8, at: int, x: I8, r: int, sum_x: np.int32) -> I32:
             b = pairs(b, quad(x, k + GROUP // 2, BLOCK), high_nibbles(m))
             at += _QUADS
         return add(a, pairs_joined(b))
+    if NIBBLES_IN_PLACE:
+        high = same(_NONE, BLOCK)
+        for k in range(r, r + GROUP // 2, 4):
+            m = quads(w, at, BLOCK)
+            a = dot4_nibbles(a, quad(x, k, BLOCK), low_nibbles(m))
+            high = dot4_nibbles(high, quad(x, k + GROUP // 2, BLOCK), high_in_place(m))
+            at += _QUADS
+        return add(a, shift(high, 4))
     for k in range(r, r + GROUP // 2, 4):
         m = quads(w, at, BLOCK)
         a = dot4_nibbles(a, quad(x, k, BLOCK), low_nibbles(m))
@@ -297,10 +328,19 @@ def _dots_two(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, row: int, n: int
 
 @kernel
 def _dots_shared(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, rows: I64, n: int) -> None:
-    """One block for all rows, two at a time."""
-    K, unit, start, i = a[1], a[8], _start(words, a[9] + n), 0
+    """One block for all rows, several at a time."""
+    K, src, unit, start, i = a[1], a[2], a[8], _start(words, a[9] + n), 0
+    while FOUR_ROWS and i + 4 <= rows.size:
+        s0, s1, s2, s3 = rows[i], rows[i + 1], rows[i + 2], rows[i + 3]
+        r0, r1, r2, r3 = 4 * (s0 + src), 4 * (s1 + src), 4 * (s2 + src), 4 * (s3 + src)
+        t, u, v, q = _dots_four(w, a[5] + n * 4 * K, K, x, r0, r1, r2, r3, start)
+        _finish(to_float(t), a, n, p, y[s0 + unit], y, s0)
+        _finish(to_float(u), a, n, p, y[s1 + unit], y, s1)
+        _finish(to_float(v), a, n, p, y[s2 + unit], y, s2)
+        _finish(to_float(q), a, n, p, y[s3 + unit], y, s3)
+        i += 4
     while i + 2 <= rows.size:
-        r0, r1 = 4 * (rows[i] + a[2]), 4 * (rows[i + 1] + a[2])
+        r0, r1 = 4 * (rows[i] + src), 4 * (rows[i + 1] + src)
         u, v = _dots_rows(w, a[5] + n * 4 * K, K, x, r0, r1, start)
         _finish(to_float(u), a, n, p, y[rows[i] + unit], y, rows[i])
         _finish(to_float(v), a, n, p, y[rows[i + 1] + unit], y, rows[i + 1])

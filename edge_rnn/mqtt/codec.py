@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from struct import iter_unpack
 from typing import Any
 
 import mqtt5
@@ -24,7 +26,10 @@ ONLY_3_1_1 = 'it speaks MQTT 3.1.1 only: set broker.protocol = "3.1.1"'
 
 _PUBLISH, _QOS_2 = 3, 0b100
 _CONNACK, _PUBACK = 0x20, 0x40  # as first bytes
+_QOS_0, _QOS_1 = 0x30, 0x32  # of messages that are neither kept nor sent again
+_CONFIRMED = re.compile(rb"(?:\x40\x02..)+", re.DOTALL)
 _HEADER = 2  # bytes, of a packet under 128 bytes
+_TWO_BYTES = 1 << 14  # lengths from here on take more
 _FAILURE = 128
 _USER_PROPERTY, _SUBSCRIPTION = 0x26, 0x0B
 _SIZES = {0x01: 1, 0x02: 4, 0x23: 2}  # bytes of further properties
@@ -59,6 +64,9 @@ class PacketReader:
         """Take whole packets off the buffer, until `most` of them were messages."""
         arrivals, data, at = Arrivals(), self._buffer, 0
         while len(arrivals.messages) < most and arrivals.ended is None:
+            if (after := self._plain(data, at, most, arrivals)) > at:
+                at = after
+                continue
             start, end = self._frame(data, at, arrivals)
             if not end:
                 self.hungry = False
@@ -75,6 +83,33 @@ class PacketReader:
             at = end
         self._buffer = data[at:]
         return arrivals
+
+    def _plain(self, data: bytes, at: int, most: int, arrivals: Arrivals) -> int:
+        """Take off what is as nearly all packets are, and return where another one begins: short
+        confirmations, then messages under 16 KB without properties, neither kept nor sent again."""
+        if confirmed := _CONFIRMED.match(data, at):
+            arrivals.confirmed += [mid for (mid,) in iter_unpack(">xxH", confirmed[0])]
+            at = confirmed.end()
+        messages, base, size = arrivals.messages, self._base, len(data)
+        try:
+            while len(messages) < most and ((first := data[at]) == _QOS_1 or first == _QOS_0):
+                length, topic = data[at + 1], at + 4
+                if length > 127:
+                    length, topic = length & 127 | data[at + 2] << 7, at + 5
+                end = topic - 2 + length
+                payload = topic + (data[topic - 2] << 8 | data[topic - 1])
+                name, mid = data[topic:payload], 0
+                if first == _QOS_1:
+                    mid = base + (data[payload] << 8 | data[payload + 1])
+                    payload += 2
+                whole = payload < end <= size and end - at <= self._max_packet
+                if not (whole and name and mid != base and length < _TWO_BYTES) or data[payload]:
+                    break  # malformed ones too
+                messages.append(Message(name.decode(), data[payload + 1 : end], False, mid))
+                at = end
+        except (ValueError, IndexError):  # not UTF-8, or not whole
+            pass
+        return at
 
     def _frame(self, data: bytes, at: int, arrivals: Arrivals) -> tuple[int, int]:
         """Where the packet at `at` has its body, and ends; (0, 0) if it is not whole."""

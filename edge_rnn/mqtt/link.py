@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import math
 import random
 import select
+import struct
+import termios
 from collections.abc import Callable, Iterable, Sequence
 
 from edge_rnn.errors import BrokerError
@@ -28,6 +31,7 @@ from edge_rnn.payload import Properties
 HANDSHAKE_SECONDS = 10.0
 _SHORT_LIVED = 3  # connections in a row, and something is wrong
 _IDS = 1 << 16
+_INT = struct.Struct("i")
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +108,15 @@ class Link:
         if self._transport is None:
             return max(0.0, self._retry_at - self._clock())
         return self._transport.patience()
+
+    @property
+    def unread(self) -> int:
+        """How many bytes have come and wait in the socket."""
+        t = self._transport
+        if t is None or t.fileno() < 0:
+            return 0
+        found = fcntl.ioctl(t.fileno(), termios.FIONREAD, bytes(_INT.size))
+        return int(_INT.unpack(found)[0])
 
     def watch(self, poller: select.poll) -> None:
         """Have the poller return when the socket has something to do."""

@@ -58,10 +58,8 @@ class Window:
 
     def confirm(self, mids: Sequence[int], errors: Sequence[str]) -> None:
         """The broker has these, or has refused them."""
-        for mid in mids:
-            publication = self._pending.pop(mid, None)
-            if publication is not None and publication.tag:
-                self.confirmed.append(publication.tag)
+        found = (self._pending.pop(mid, None) for mid in mids)
+        self.confirmed += [p.tag for p in found if p and p.tag]
         for reason in errors:
             self._count(reason)
 

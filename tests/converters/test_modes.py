@@ -27,7 +27,7 @@ from edge_rnn.graph import (
     answer_steps,
     masked,
 )
-from edge_rnn_converters import compare, conversion, convert, convert_with_report
+from edge_rnn_converters import compare, convert, convert_with_report, readers
 from edge_rnn_converters.certificate import Bounds, Request
 from edge_rnn_converters.cli import convert as command
 from edge_rnn_converters.source import LAST_ONLY, WINDOW, Regime, Source, SourceRun
@@ -56,7 +56,7 @@ def read_as(monkeypatch: pytest.MonkeyPatch, model: Model, **facts: Any) -> Path
     run = facts.pop("run", sourced(model))
     facts.setdefault("notes", ())
     source = Source(model, "test", facts["notes"], run, facts.get("regime", Regime()))
-    monkeypatch.setattr(conversion, "_read", lambda path, options: source)
+    monkeypatch.setattr(readers, "read", lambda path, options: source)
     return Path(__file__)
 
 

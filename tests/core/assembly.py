@@ -37,7 +37,7 @@ def tiles(products: ModuleType) -> dict[str, tuple[Any, Any]]:
         store(y, 0, to_float(products._dots1(w, at, K, x, r, ints(s, 0, block))))
 
     def two_blocks(w, at, K, x, r, s, y):
-        a, b = products._dots2(w, at, K, x, r, ints(s, 0, block), ints(s, 32, block))
+        a, b = products._dots2(w, at, K, x, r, ints(s, 0, block), ints(s, block, block))
         store(y, 0, to_float(a))
         store(y, block, to_float(b))
 
@@ -45,6 +45,11 @@ def tiles(products: ModuleType) -> dict[str, tuple[Any, Any]]:
         a, b = products._dots_rows(w, at, K, x, r, r + 1000, ints(s, 0, block))
         store(y, 0, to_float(a))
         store(y, block, to_float(b))
+
+    def four_rows(w, at, K, x, r, s, y):
+        rows = (r, r + 1000, r + 2000, r + 3000)
+        for i, a in enumerate(products._dots_four(w, at, K, x, *rows, ints(s, 0, block))):
+            store(y, i * block, to_float(a))
 
     def wide_bytes(w, at, K, x, r, s, y):
         store(y, 0, products._bytes1(w, at, K, x, r, ints(s, 0, block)))
@@ -61,6 +66,8 @@ def tiles(products: ModuleType) -> dict[str, tuple[Any, Any]]:
     if not products.PAIRED:
         found["one row, two blocks"] = (two_blocks, signature)
         found["two rows"] = (two_rows, signature)
+    if products.FOUR_ROWS:
+        found["four rows"] = (four_rows, signature)
     wide = types.void(int8, n, n, int16 if products.SHORTS else int8, n, int32, floats)
     found["int16"] = (wide_shorts if products.SHORTS else wide_bytes, wide)
     return found

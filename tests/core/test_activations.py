@@ -12,6 +12,9 @@ from edge_rnn.activations import ACTS, TUNED, largest, of, steps, tuned
 from edge_rnn.errors import ModelError
 from edge_rnn.graph import Activation
 from edge_rnn.kernels import elementwise
+from edge_rnn.kernels.functions import quotient
+from edge_rnn.kernels.jit import kernel
+from edge_rnn.kernels.simd import LANES, load, store
 from tests.core import models
 from tests.core.test_format import table
 from tests.effort import JIT, fewer
@@ -75,6 +78,24 @@ def test_the_stated_error(act: str) -> None:
     error, allowed = np.abs(y[finite] - exact[finite]), np.maximum(ulp * spacing, absolute)
     worst = (error - allowed).argmax()
     assert (error <= allowed).all(), (X[finite][worst], y[finite][worst], exact[finite][worst])
+
+
+@kernel
+def divide(p, q, y):
+    """y = p / -q."""
+    for i in range(0, y.size, LANES):
+        store(y, i, quotient(load(p, i), load(q, i)))
+
+
+def test_a_quotient_is_within_two_ulp() -> None:
+    rng, n = np.random.default_rng(0), fewer(1 << 20)
+    p, q = (
+        (rng.uniform(1, 2, n) * 2.0 ** rng.integers(-59, 60, n)).astype(np.float32) for _ in "pq"
+    )
+    y = np.empty(n, np.float32)
+    divide(p, -q, y)
+    exact = p.astype(np.float64) / q
+    assert (np.abs(y - exact) <= 2 * np.spacing(exact.astype(np.float32))).all()
 
 
 @pytest.mark.parametrize("act", [*ACTS, *TUNED_ACTS])

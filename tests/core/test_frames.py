@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import edge_rnn
 from edge_rnn import Session, reference
 from edge_rnn.errors import ModelError
 from edge_rnn.graph import (
@@ -24,7 +22,6 @@ from edge_rnn.graph import (
     Node,
     Take,
     bounds,
-    digest,
     multiply_adds,
     value_widths,
 )
@@ -138,16 +135,6 @@ def test_a_wide_window_does_not_take_room_for_many() -> None:
     program = compile_model(model)
     assert program.windows == 2
     assert program.scratch_width < 40 + 4000 * 32 + 2 * 4100
-
-
-@pytest.mark.parametrize("kind", FRAMES)
-@pytest.mark.parametrize("weights", FORMATS)
-def test_round_trip(kind: str, weights: str, tmp_path: Path) -> None:
-    model, x = models.single(kind, weights), models.inputs(5)
-    edge_rnn.save(model, tmp_path / "m.ernn")
-    again = edge_rnn.load(tmp_path / "m.ernn")
-    assert digest(again) == digest(model)
-    assert Session(again).run("a", x).tobytes() == Session(model).run("a", x).tobytes()
 
 
 def test_bounds_go_through_a_frame() -> None:

@@ -32,19 +32,9 @@ from edge_rnn.graph import (
     output_digest,
 )
 from tests.core import models
-from tests.core.test_layers import LAYERS, ROOT, STRIDED, close, conv
+from tests.core.test_layers import ROOT, STRIDED, close, conv
 from tests.core.test_modelfile import edit_model, put
 from tests.effort import examples
-
-
-@pytest.mark.parametrize("kind", [k for k in models.NODES if k.startswith(LAYERS)])
-@pytest.mark.parametrize("weights", ["float32", "float16", "int8"])
-def test_round_trip(kind: str, weights: str, tmp_path: Path) -> None:
-    model, x = models.single(kind, weights), models.inputs(30)
-    edge_rnn.save(model, tmp_path / "m.ernn")
-    again = edge_rnn.load(tmp_path / "m.ernn")
-    assert digest(again) == digest(model)
-    assert Session(again).run("a", x).tobytes() == Session(model).run("a", x).tobytes()
 
 
 @pytest.mark.process

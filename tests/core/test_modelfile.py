@@ -53,9 +53,16 @@ def test_round_trip(weights: str, tmp_path: Path) -> None:
     assert output_digest(y) == model.probe.digest
 
 
-@pytest.mark.parametrize("kind", models.NODES)
-def test_round_trip_of_every_node(kind: str, tmp_path: Path) -> None:
-    model, x = models.single(kind, "int8"), models.inputs(8)
+STORED = ("float32", "float16", "int8", "int4 int16")
+"""One of each form that weights have in a file."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "weights"),
+    [(kind, w) for kind in models.NODES for w in STORED if w in models.formats(kind)],
+)
+def test_round_trip_of_every_node(kind: str, weights: str, tmp_path: Path) -> None:
+    model, x = models.single(kind, weights), models.inputs(30)
     edge_rnn.save(model, tmp_path / "m.ernn")
     again = edge_rnn.load(tmp_path / "m.ernn")
     assert digest(again) == digest(model)

@@ -142,6 +142,8 @@ INTEGERS = {
         integers.shift(dots.dot4(a, x, w), 8), integers.low_byte(a)
     ),
 }
+if products.NIBBLES_IN_PLACE:
+    INTEGERS["high_in_place"] = lambda a, x, w: dots.dot4_nibbles(a, x, dots.high_in_place(w))
 BLOCK = products.BLOCK
 
 

@@ -70,6 +70,17 @@ def test_the_log_says_what_a_budget_comes_to(caplog):
     assert uncounted.interval == 0.1
 
 
+def test_answers_wait_an_hour_for_a_budget_and_no_longer(caplog):
+    total = 0
+    pace = Pace(0.0, 100e3 / DAY, 0.0, buys="{}", most=3600.0, written=lambda: total)
+    for hour in range(1, 30):
+        total += 28_672
+        pace.committed(3600.0 * hour)
+        assert pace.interval == 3600.0
+    assert caplog.messages == ["state.write_budget can't be kept: a commit writes 29 kB, and there "
+                               "is one every 3600 s, for answers wait no longer"]  # fmt: skip
+
+
 def numbered(count, devices=2):
     return [
         (f"in/d{i % devices}", msgspec.json.encode({"a": 0.1 * i, "b": 1.0, "q": i // devices + 1}))
@@ -140,6 +151,22 @@ def test_a_connection_lost_between_step_and_commit_costs_nothing(
     assert stats["duplicates"] > 0
     d = daemon(config).wait_ready()
     assert d.stop()["received"] == 0
+
+
+def test_a_full_queue_does_not_wait_for_the_next_commit(
+    mosquitto, client, daemon, write_config, model
+):
+    broker = mosquitto()
+    user = client(broker.port)
+    config = write_config(broker.port, input='sequence = "q"', state='commit_every = "1h"',
+                          more="[queue]\nsize = 10\n")  # fmt: skip
+    messages = numbered(41)
+    d = daemon(config).wait_ready()
+    for m in messages:
+        user.publish(*m)
+    user.wait(40, "out/")
+    d.stop()
+    wait_until("the last one", lambda: seen(user) == answers(model, messages))
 
 
 def test_a_stop_does_not_wait_for_the_next_commit(mosquitto, client, daemon, write_config, model):

@@ -233,6 +233,8 @@ def test_wear(write_config):
     assert found("", on_card=False).level == "ok"
     assert "up to 12 GB/day" in found('commit_every = "200ms"').text
     assert "there is one about every 4.8 s" in found('write_budget = "500 MB/day"').text
+    assert "0.5 MB/day can't be kept" in found('write_budget = "0.0005 GB/day"').text
+    assert found('write_budget = "0.5 MB/day"\nsave_every = "1m"').level == "ok"
 
 
 def test_the_clock(tmp_path):

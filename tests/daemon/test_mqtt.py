@@ -1,5 +1,6 @@
 """The inbox and the connection by themselves, against real brokers."""
 
+import itertools
 import os
 import shutil
 import socket
@@ -10,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_rnn.daemon.fill import Fill
+from edge_rnn.daemon.wires import ENOUGH, gather
 from edge_rnn.errors import BrokerError
 from edge_rnn.messages import Message
 from edge_rnn.metrics import Metrics
@@ -44,32 +45,52 @@ def test_after_a_reconnect_a_message_is_neither_lost_nor_doubled():
     assert inbox.take(9) == [message(0)]
 
 
-def test_a_batch_fills_for_so_long_and_no_longer():
-    now, inbox = [5.0], Inbox(9, "wait")
-    fill = Fill(inbox, 3, 0.5, lambda: now[0])
-    assert fill.until() == 0.0
-    inbox.put([message(0)])
-    assert fill.until() == 5.5
-    now[0] = 5.4
-    inbox.put([message(1)])
-    assert fill.until() == 5.5
-    inbox.put([message(2), message(3)])
-    assert fill.until() == 0.0  # full
-    inbox.take(3)
-    fill.taken()
-    now[0] = 5.6
-    assert fill.until() == 0.0  # left over, and has waited
-    inbox.take(3)
-    fill.taken()
-    inbox.put([message(4)])
-    assert fill.until() == 6.1
+@pytest.mark.parametrize(
+    ("unread", "looks"),
+    [
+        ([0], 1),  # idle: nothing has come
+        ([9, 9], 2),  # nothing more
+        ([9, 10, 11, 11, 12], 4),
+        ([9, 10, ENOUGH, 99], 3),
+        (range(1, 99), 6),  # more and more: until the time is over
+    ],
+)
+def test_messages_wait_as_long_as_more_keep_coming(unread, looks, stack):
+    now, source = itertools.count(), Arriving(unread)
+    gather(source, open_pipe(stack)[0], 4.5, lambda: next(now))
+    assert source.looks == looks
+
+
+def test_a_signal_ends_the_wait_for_more(stack):
+    read, write = open_pipe(stack)
+    os.write(write, b"\0")
+    source = Arriving(range(1, 9))
+    gather(source, read, 60.0, time.monotonic)
+    assert source.looks == 1
+
+
+class Arriving:
+    """A connection where so many bytes wait at each look."""
+
+    def __init__(self, unread):
+        self.looks, self._unread = 0, unread
+
+    @property
+    def unread(self):
+        self.looks += 1
+        return self._unread[self.looks - 1]
+
+
+def open_pipe(stack):
+    ends = os.pipe()
+    for end in ends:
+        stack.callback(os.close, end)
+    return ends
 
 
 @pytest.fixture
 def link(stack):
-    read, write = os.pipe()
-    stack.callback(os.close, read)
-    stack.callback(os.close, write)
+    read, _ = open_pipe(stack)
 
     def make(port=None, inbox=None, **settings):
         options = {"client_id": "c", "filters": ["in/+"], "retry_min": 0.05, "retry_max": 0.2}

@@ -67,6 +67,20 @@ def _numbers(gap: Gap | None) -> range:
     return range(0) if gap is None else range(gap.first, gap.last + 1)
 
 
+ITEMS = st.builds(Item, st.sampled_from("ab"), st.integers(0, 1), st.integers(1, 6))
+
+
+@examples(300)
+@given(st.lists(ITEMS, max_size=30), st.booleans())
+def test_what_passes_is_what_would_be_admitted_alone(items: list[Item], dense: bool) -> None:
+    plain, quick = (ordering(room=5, dense=dense) for _ in range(2))
+    for item in items:
+        expected = plain.admit(item, 0.0)
+        assert ([Turn(item)] if quick.passes(item) else quick.admit(item, 0.0)) == expected
+        assert quick.positions == plain.positions
+        assert (quick.moved, quick.held, quick.gaps) == (plain.moved, plain.held, plain.gaps)
+
+
 def test_a_stream_never_heard_of_begins_where_it_is() -> None:
     assert admitted(ordering(), [7, 8, 9]) == [7, 8, 9]
 

@@ -452,6 +452,33 @@ def test_packets_are_the_same_however_they_are_cut(packets, cuts, most):
     assert len(reader) == 0
 
 
+@given(
+    st.lists(st.integers(0, 40_000), max_size=6),
+    st.lists(st.sampled_from([0, 0, 0, 1, 8, 9]), min_size=6, max_size=6),
+    st.none() | st.just([("k", "v")]),
+    st.sampled_from([1 << 20, 16_000, 200]),
+)
+@examples(100)
+def test_messages_of_every_size_and_kind_are_read(sizes, flags, properties, max_packet):
+    """What nearly all packets are is read by a shorter way: with the same result."""
+    data, expected = b"", []
+    for mid, (size, flag) in enumerate(zip(sizes, flags, strict=False)):
+        retain, qos = bool(flag & 1), 1 if flag & 8 else mid % 2
+        packet = mqtt5.PublishPacket(
+            "in/é", bytes(size), qos=mqtt5.QoS(qos), retain=retain, duplicate=bool(flag & 8),
+            packet_id=mid + 1 if qos else None, user_properties=properties,
+        ).write()  # fmt: skip
+        data += packet
+        if len(packet) > max_packet:
+            break
+        expected.append(Message("in/é", bytes(size), retain, qos and (1 << 16) + mid + 1))
+    reader = PacketReader(1 << 16, max_packet)
+    reader.feed(data)
+    read = reader.read(99)
+    assert read.messages[: len(expected)] == expected
+    assert (read.ended is not None) == (len(expected) < len(sizes))
+
+
 @given(st.lists(PACKETS, max_size=3), st.binary(max_size=60), st.integers(0, 255), st.data())
 @examples(300)
 def test_no_bytes_make_the_reader_fail(packets, noise, byte, data):

@@ -299,18 +299,14 @@ def faults(
     """Each with each transport, at mosquitto; only it takes acknowledgements in disorder."""
     with tempfile.TemporaryDirectory() as top, Forge() as forge:
         for i, (name, transport) in enumerate((n, t) for n in names for t in transports):
-            broker = next(brokers(Path(top)))
-            with (
-                rig(broker, transport, Path(top) / str(i), seed + i) as site,
-                Proxy(site.port) as p,
-            ):
+            broker = brokers()["mosquitto"](Path(top) / str(i))
+            with rig(broker, transport, seed + i) as site, Proxy(site.port) as p:
                 bench = Bench(site, forge, p)
                 run, wanted = FAULTS[name]
                 run(bench)
                 said = re.search(wanted, site.log)
-                kind = type(broker).__name__.lower()
                 text = said[0][-100:] if said else ""
-                yield Outcome(name, kind, transport, text, bench.how, site.judge())
+                yield Outcome(name, "mosquitto", transport, text, bench.how, site.judge())
 
 
 def main() -> None:

@@ -2,9 +2,10 @@
 
     python -m tests.delivery.outages --kills 20
 
-mosquitto with persistence writes its store after each change, in memory first: what it acknowledged
-last is lost with it. In the end the journal's gaps must name each message that was not stepped: the
-oracle, fed with all the others, must come to the same predictions and states, bit for bit.
+mosquitto with persistence writes its store after some changes: what it acknowledged since is lost
+with it. Each third time the daemon is away, and the broker holds what comes. In the end the
+journal's gaps must name each message that was not stepped: the oracle, fed with all the others,
+must come to the same predictions and states, bit for bit.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from tests.delivery.rig import CONNECTED, SPEC, STREAMS, TRANSPORTS, Rig, Verdic
 
 PERSISTENT = (
     "allow_anonymous true\nmax_inflight_messages 0\npersistence true\n"
-    "persistence_location {folder}/\nautosave_on_changes true\nautosave_interval 1"
+    "persistence_location {folder}/\nautosave_on_changes true"
 )
 PATIENCE = 60.0
 
@@ -50,40 +51,59 @@ class Outcome:
         return not (v.doubled or v.wrong or v.wrong_states)
 
 
-def outages(site: Rig, forge: Forge, kills: int) -> Outcome:
+def _outages(site: Rig, forge: Forge, kills: int) -> Outcome:
     site.hold = "1s"
     daemon = forge.start(site.config())
-    while CONNECTED not in site.log:
+    while CONNECTED not in site.log:  # a stream begins at its first message that the broker has
         assert not daemon.wait(0.05), daemon.log
+    _answered(site)
     site.client._client.reconnect_delay_set(1, 1)
-    for _ in range(kills):
-        end = time.monotonic() + site.random.uniform(0.3, 1.5)
-        while time.monotonic() < end:
-            site.publish(2)
-            time.sleep(0.02)
+    for i in range(kills):
+        away = i % 3 == 2  # the broker then holds what comes
+        if away:
+            assert daemon.stop() == 0, daemon.log[-3000:]
+        _busy(site)
         assert site.broker.process
         site.broker.process.kill()
         site.broker.process.wait()
         site.broker.start()
-    _catch_up(site)
+        if away:
+            daemon = forge.start(site.config())
+    while CONNECTED not in site.log:  # a stream begins at its first message that the broker has
+        assert not daemon.wait(0.05), daemon.log
+    _answered(site)
     assert daemon.stop() == 0, daemon.log[-3000:]
     missing = _replay_without_gaps(site)
     return Outcome(site.transport, kills, missing, site.judge())
 
 
-def _catch_up(site: Rig) -> None:
-    """Until a message of each stream is answered that was published after the last kill."""
-    mark, end = site.numbers, time.monotonic() + PATIENCE
-    newest: dict[str, int] = {}
-    while len(newest) < STREAMS or min(newest.values()) <= mark:
-        assert time.monotonic() < end, f"waited {PATIENCE} s for all streams to go on"
+def _busy(site: Rig) -> None:
+    end = time.monotonic() + site.random.uniform(0.3, 1.5)
+    while time.monotonic() < end:
+        site.publish(2)
+        time.sleep(0.02)
+
+
+def _answered(site: Rig) -> None:
+    """Publish until each stream answers its newest message: what it missed before is a gap now."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
         site.publish(1)
-        time.sleep(0.1)
-        for payloads in site.seen.values():
-            answer = msgspec.json.decode(next(iter(payloads)))
-            stream, sequence = answer["stream"], answer["sequence"]
-            newest[stream] = max(sequence, newest.get(stream, 0))
-    time.sleep(2.5)  # what is on its way, and what waits for its turn
+        soon = time.monotonic() + 2.5  # longer than a gap is waited for
+        while time.monotonic() < soon:
+            if list(_newest(site).values()) == [site.numbers] * STREAMS:
+                return
+            time.sleep(0.05)
+    raise AssertionError(f"waited {PATIENCE} s for all streams:\n{site.log[-3000:]}")
+
+
+def _newest(site: Rig) -> dict[str, int]:
+    """The highest number that each stream has answered."""
+    newest: dict[str, int] = {}
+    for payloads in site.seen.values():
+        answer = msgspec.json.decode(next(iter(payloads)))
+        newest[answer["stream"]] = max(answer["sequence"], newest.get(answer["stream"], 0))
+    return newest
 
 
 def _replay_without_gaps(site: Rig) -> int:
@@ -99,18 +119,23 @@ def _replay_without_gaps(site: Rig) -> int:
     return len(missing)
 
 
+def outages(kills: int, transport: str, autosave: int, seed: int = 0) -> Outcome:
+    """So many kills of a mosquitto that writes its store after more than `autosave` changes."""
+    with tempfile.TemporaryDirectory() as top, Forge() as forge:
+        broker = Mosquitto(Path(top) / "site", extra=f"{PERSISTENT}\nautosave_interval {autosave}")
+        with rig(broker, transport, seed) as site:
+            return _outages(site, forge, kills)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, help="of each transport")
+    parser.add_argument("--autosave", type=int, default=1, help="mosquitto's autosave_interval")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print the outcomes as JSON")
     options = parser.parse_args()
-    outcomes = []
-    with tempfile.TemporaryDirectory() as top, Forge() as forge:
-        for i, transport in enumerate(TRANSPORTS):
-            broker = Mosquitto(Path(top), extra=PERSISTENT)
-            with rig(broker, transport, Path(top) / str(i), options.seed + i) as site:
-                outcomes.append(outages(site, forge, options.kills))
+    kills, autosave, seed = options.kills, options.autosave, options.seed
+    outcomes = [outages(kills, t, autosave, seed) for t in TRANSPORTS]
     if options.json:
         print(json.dumps([asdict(o) for o in outcomes], indent=2))
     for o in outcomes if not options.json else ():

@@ -7,9 +7,11 @@ can't be used. The oracle is the same pipeline in this process, one message afte
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -48,17 +50,20 @@ class Verdict:
 
 
 class Rig:
-    """One pipeline at one broker. `port`: where the daemon finds the broker."""
+    """One pipeline at one broker, or with its predictions at `output`. `port`: where the daemon
+    finds the broker."""
 
-    def __init__(self, broker: Broker, transport: str, folder: Path, seed: int) -> None:
-        self.broker, self.transport, self.folder = broker, transport, folder
+    def __init__(self, broker: Broker, transport: str, seed: int, output: Broker | None) -> None:
+        self.broker, self.transport, self.output = broker, transport, output
+        self.folder = broker.folder
         self.random = random.Random(seed)
-        self.state_file = folder / "p.state"
+        self.state_file = self.folder / "p.state"
         self.port = broker.port_of(TRANSPORTS[transport])
         model = make_model(0)
         self.oracle = Pipeline(model, SPEC)
-        edge_rnn.save(model, folder / "m.ernn")
+        edge_rnn.save(model, self.folder / "m.ernn")
         self.client = Client(broker.port, ["out/#"])
+        self.reader = Client(output.port, ["out/#"]) if output else self.client
         self.numbers, self.hold = 0, "60s"
         self.sent: list[Message] = []
         self.wanted: dict[Key, bytes] = {}
@@ -70,18 +75,25 @@ class Rig:
         path = self.folder / "p.toml"
         lines = {
             "model": 'file = "m.ernn"',
-            "broker": f'host = "127.0.0.1"\nport = {self.port}\nclient_id = "killed"\n'
-            f'retry_min = "50ms"\nretry_max = "200ms"\n'
-            f'protocol = "{TRANSPORTS[self.transport]}"\nclient = "{self.transport}"',
+            "broker": self._broker(self.port),
             "input": f'topic = "in/{{d}}"\nsequence = "q"\nhold = "{self.hold}"',
             "output": 'topic = "out/{d}"',
             "state": f'file = "{self.state_file}"',
             "queue": f"max_batch = {self.random.choice([1, 7, 1000])}",
         }
+        if self.output:
+            lines["output.broker"] = self._broker(self.output.port_of(TRANSPORTS[self.transport]))
         names = lines | dict.fromkeys(tables)
         parts = (f"[{t}]\n{lines.get(t, '')}\n{tables.get(t, '')}\n" for t in names)
         path.write_text("".join(parts))
         return path
+
+    def _broker(self, port: int) -> str:
+        return (
+            f'host = "127.0.0.1"\nport = {port}\nclient_id = "killed"\nretry_min = "50ms"\n'
+            f'retry_max = "200ms"\nprotocol = "{TRANSPORTS[self.transport]}"\n'
+            f'client = "{self.transport}"'
+        )
 
     def publish(self, each: int) -> None:
         """So many messages of every stream, in turn. The first time in order: a stream that was
@@ -127,7 +139,7 @@ class Rig:
     @property
     def seen(self) -> dict[Key, set[bytes]]:
         """The predictions that came, by what identifies them."""
-        fresh = self.client.messages[self._looked_at :]
+        fresh = self.reader.messages[self._looked_at :]
         self._looked_at += len(fresh)
         for _, payload in fresh:
             answer = msgspec.json.decode(payload)
@@ -158,28 +170,31 @@ class Rig:
             repeated=self._looked_at - len(seen),
         )
 
+    def close(self) -> None:
+        """Disconnect the publisher and the consumer."""
+        for client in {self.client, self.reader}:
+            client.close()
 
-def brokers(folder: Path) -> Iterator[Broker]:
-    """Those that are installed."""
+
+def brokers() -> dict[str, Callable[[Path], Broker]]:
+    """How to make those that are installed, in a folder."""
+    found: dict[str, Callable[[Path], Broker]] = {}
     if MOSQUITTO:
-        yield Mosquitto(folder, extra="allow_anonymous true\nmax_inflight_messages 0")
-    with suppress(ImportError):
-        import iotcore  # noqa: F401
-
-        yield IotCore(folder)
+        extra = "allow_anonymous true\nmax_inflight_messages 0"
+        found["mosquitto"] = partial(Mosquitto, extra=extra)
+    if find_spec("iotcore"):
+        found["iotcore"] = IotCore
+    return found
 
 
 @contextmanager
-def rig(broker: Broker, transport: str, folder: Path, seed: int) -> Iterator[Rig]:
-    """With the broker running."""
-    folder.mkdir(parents=True)
-    broker.folder = folder
-    broker.start()
-    try:
-        made = Rig(broker, transport, folder, seed)
-        try:
-            yield made
-        finally:
-            made.client.close()
-    finally:
-        broker.stop()
+def rig(broker: Broker, transport: str, seed: int, output: Broker | None = None) -> Iterator[Rig]:
+    """In the broker's folder, with the brokers running."""
+    with ExitStack() as stack:
+        for b in filter(None, (broker, output)):
+            b.folder.mkdir(parents=True)
+            b.start()
+            stack.callback(b.stop)
+        made = Rig(broker, transport, seed, output)
+        stack.callback(made.close)
+        yield made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -24,12 +24,7 @@ def described(
     """(the node, the engine with its version), of what `host` takes; `window` messages are fed
     at once where the file leaves that open. Raises as it does."""
     opened = hosted.interpreter(backend, blob, {})
-    for name in told:
-        if name not in {t.name for t in opened.inputs}:
-            known = ", ".join(t.name for t in opened.inputs)
-            raise refuse(
-                f"input {name!r}", "name", "the model has no such input", f"it has {known}"
-            )
+    _known(opened, told)
     shapes = {t.name: _shape(t, told.get(t.name), window) for t in opened.inputs}
     opened = hosted.interpreter(backend, blob, shapes)
     numbers = {k: v for k, v in told.items() if isinstance(v, float | int)}
@@ -40,12 +35,8 @@ def described(
     y_shape = _answers(opened, backend, fed, fixed)[found.y]
     x_shape = fed[found.x]
     messages = _messages(found.x, x_shape)
-    if messages == 1 and not found.states and _open_time(opened, found.x, told):
-        raise refuse(
-            f"input {found.x!r}", "time",
-            "is open, and no state is carried: message by message nothing would be remembered",
-            "give it windows: --mode tumbling --window N, or --mode sliding --window N --hop K",
-        )  # fmt: skip
+    if messages == 1 and not found.states:
+        _no_time(opened, found.x, told)
     names = Names()
     return Foreign(
         input=names.unique(found.x),
@@ -60,6 +51,14 @@ def described(
         states=found.states,
         fixed=fixed,
     ), opened.engine
+
+
+def _known(opened: Interpreter, told: Iterable[str]) -> None:
+    names = [t.name for t in opened.inputs]
+    for name in told:
+        if name not in names:
+            why = "the model has no such input"
+            raise refuse(f"input {name!r}", "name", why, f"it has {', '.join(names)}")
 
 
 def _shape(tensor: Tensor, told: tuple[int, ...] | float | None, window: int) -> tuple[int, ...]:
@@ -88,9 +87,15 @@ def _time_axis(tensor: Tensor) -> int | None:
     return next((a for a in (len(tensor.shape) - 2,) if a >= 0 and tensor.shape[a] is None), None)
 
 
-def _open_time(opened: Interpreter, x: str, told: Mapping[str, tuple[int, ...] | float]) -> bool:
+def _no_time(opened: Interpreter, x: str, told: Container[str]) -> None:
+    """A model without states is fed a message at a time only if it can't be fed several."""
     tensor = next(t for t in opened.inputs if t.name == x)
-    return x not in told and len(tensor.shape) > 2 and _time_axis(tensor) is not None
+    if x not in told and len(tensor.shape) > 2 and _time_axis(tensor) is not None:
+        raise refuse(
+            f"input {x!r}", "time",
+            "is open, and no state is carried: message by message nothing would be remembered",
+            "give it windows: --mode tumbling --window N, or --mode sliding --window N --hop K",
+        )  # fmt: skip
 
 
 def _answers(

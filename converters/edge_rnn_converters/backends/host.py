@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from edge_rnn_converters import compare
 from edge_rnn_converters.backends.describe import described
 from edge_rnn_converters.guard import has_read
 from edge_rnn_converters.modes import Mode
-from edge_rnn_converters.source import MAX_BYTES, refuse
+from edge_rnn_converters.source import MAX_BYTES, Progress, refuse
 
 ANSWERS = (64, compare.WINDOWS)
 """What the check compares of each of two streams: answers to messages, or to windows."""
@@ -54,7 +54,7 @@ def host(
     classes: Sequence[str] = (),
     rate_hz: float | None = None,
     mode: Mode | None = None,
-    progress: Callable[[str], None] = lambda stage: None,
+    progress: Progress = lambda stage: None,
 ) -> Hosting:
     """The model in an ONNX file (backend "onnxruntime") or a TFLite file ("litert"), unconverted.
 

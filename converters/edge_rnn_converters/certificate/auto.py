@@ -10,8 +10,9 @@ from edge_rnn.errors import ModelError, UnsupportedError
 from edge_rnn.graph import F32, Model
 from edge_rnn.session import Session
 from edge_rnn_converters.certificate.measure import Bounds
-from edge_rnn_converters.certificate.truth import Progress, Truth
+from edge_rnn_converters.certificate.truth import Truth
 from edge_rnn_converters.quantize import Precision, precision_of, quantize, size_of
+from edge_rnn_converters.source import Progress
 
 LADDER: tuple[Precision, ...] = ("w4a8", "w4a16", "w8a8", "w8a16", "float16", "float32")
 """From the smallest to the most exact; of two as small, the faster first."""

@@ -19,10 +19,9 @@ from edge_rnn.graph import Model
 from edge_rnn_converters.certificate import page, plots
 from edge_rnn_converters.certificate.measure import Bounds, Certified, certify
 from edge_rnn_converters.certificate.request import Request, options, request
-from edge_rnn_converters.certificate.truth import Progress
 from edge_rnn_converters.guard import Guarded
 from edge_rnn_converters.readers import read
-from edge_rnn_converters.source import Options, UndescribedError
+from edge_rnn_converters.source import Options, Progress, UndescribedError
 from edge_rnn_converters.weights.command import options as described
 
 

@@ -24,10 +24,10 @@ from edge_rnn.session import Session
 from edge_rnn_converters.certificate import task
 from edge_rnn_converters.certificate.data import Data
 from edge_rnn_converters.certificate.metrics import I64, sqnr_db
-from edge_rnn_converters.certificate.truth import Progress, Truth, Watched, compute
+from edge_rnn_converters.certificate.truth import Truth, Watched, compute
 from edge_rnn_converters.compare import by_window
 from edge_rnn_converters.quantize import ALIASES, PRECISIONS, precision_of, quantize, size_of
-from edge_rnn_converters.source import CannotRunError, Runner
+from edge_rnn_converters.source import CannotRunError, Progress, Runner
 
 CHUNK = 500
 """Steps of a call to the runtime, so that its speed is a median and its outputs need no room."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
 
 import numpy as np
 
@@ -16,8 +15,7 @@ from edge_rnn.reference import F64
 from edge_rnn_converters.certificate import metrics, task
 from edge_rnn_converters.certificate.metrics import I64
 from edge_rnn_converters.compare import LARGEST
-
-Progress: TypeAlias = Callable[[str], None]
+from edge_rnn_converters.source import Progress
 
 SHUT, OPEN = 0.01, 0.99
 """A gate is shut below, and open above."""

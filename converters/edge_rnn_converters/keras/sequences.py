@@ -248,8 +248,7 @@ def _zero_padding(layer: Layer, net: Network, x: Value) -> Value:
     check_vector(layer, x)
     if after:
         return net.padded(layer, f"padding={layer.config['padding']}", x, before, after)
-    steps = None if x.steps is None else x.steps
-    return replace(x, before=before, steps=steps)
+    return replace(x, before=before)
 
 
 @layer("Cropping1D", "cropping data_format", "")

@@ -17,6 +17,8 @@ from edge_rnn_converters.tensors import (
     control,
     convs,
     delays,
+    functions,
+    joins,
     layers,
     loops,
     moves,
@@ -35,20 +37,8 @@ from edge_rnn_converters.tensors.vectors import arranged
 OPERATORS: dict[str, KnownOp] = {
     kind: known
     for module in (
-        *(
-            cells,
-            ready,
-            delays,
-            layers,
-            arithmetic,
-            norms,
-            convs,
-            pools,
-            parts,
-            moves,
-            control,
-            loops,
-        ),
+        *(cells, ready, delays, layers, arithmetic, functions, norms),
+        *(convs, pools, parts, joins, moves, control, loops),
     )
     for kind, known in module.operator.known.items()
 }

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn_converters.tensors import values as axes
+from edge_rnn_converters.tensors import axes
 from edge_rnn_converters.tensors.graph import Op
 from edge_rnn_converters.tensors.trace import Operators, Trace, constant
 from edge_rnn_converters.tensors.values import (
@@ -20,6 +20,9 @@ from edge_rnn_converters.tensors.values import (
     State,
     Stream,
     Value,
+    known_shape,
+    sizes,
+    with_dims,
 )
 
 operator = Operators()
@@ -36,7 +39,7 @@ def moved(
     """The value after a move, given as what it does to an array and what to a stream's axes."""
     match value:
         case Known(array=a) if a.dtype == object:
-            return axes.known_shape(array(a))
+            return known_shape(array(a))
         case Known():
             return Known(array(value.array))
         case Stream():
@@ -65,7 +68,7 @@ def parameter(op: Op, args: list[Value | None], index: int, name: str) -> list[A
 def _transpose(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
     def dims(s: Stream) -> Stream:
         perm = op.attributes.get("perm", range(len(s.dims))[::-1])
-        return axes.with_dims(s, axes.transpose(s.dims, perm))
+        return with_dims(s, axes.transpose(s.dims, perm))
 
     return [moved(data(args), lambda a: np.transpose(a, op.attributes.get("perm")), dims)]
 
@@ -78,7 +81,7 @@ def _squeeze(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
         moved(
             data(args),
             lambda a: np.squeeze(a, at),
-            lambda s: axes.with_dims(s, axes.squeeze(s.dims, at, trace.axes)),
+            lambda s: with_dims(s, axes.squeeze(s.dims, at, trace.axes)),
         )
     ]
 
@@ -90,7 +93,7 @@ def _unsqueeze(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
         moved(
             data(args),
             lambda a: np.expand_dims(a, at),
-            lambda s: axes.with_dims(s, axes.unsqueeze(s.dims, at)),
+            lambda s: with_dims(s, axes.unsqueeze(s.dims, at)),
         )
     ]
 
@@ -125,7 +128,7 @@ def _flatten(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
     def dims(s: Stream) -> Stream:
         cut = at % len(s.dims) if at < 0 else at
         halves = (s.dims[:cut], s.dims[cut:])
-        return axes.with_dims(s, tuple(sum(half, ()) for half in halves))
+        return with_dims(s, tuple(sum(half, ()) for half in halves))
 
     return [moved(data(args), lambda a: a.reshape(int(np.prod(a.shape[:at])), -1), dims)]
 
@@ -155,13 +158,13 @@ def _shape(trace: Trace, op: Op, args: list[Value | None]) -> list[Value]:
     cut = slice(op.integer("start", 0), op.attributes.get("end"))
     match args[0]:
         case Stream():
-            shape = axes.sizes(args[0]).array
+            shape = sizes(args[0]).array
         case Known(array=a) | State(ids=a):
             shape = np.array(a.shape, np.int64)
         case _:
             return [Opaque(op.outputs[0])]
     if op.kind == "Shape":
-        return [axes.known_shape(shape[cut])]
+        return [known_shape(shape[cut])]
     return [Opaque(op.outputs[0]) if shape.dtype == object else Known(np.prod(shape))]
 
 

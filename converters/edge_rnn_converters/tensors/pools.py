@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from edge_rnn.graph import FramePool, Pool
-from edge_rnn_converters.tensors.arithmetic import activated, scaled
+from edge_rnn_converters.tensors.arithmetic import scaled
+from edge_rnn_converters.tensors.functions import activated
 from edge_rnn_converters.tensors.graph import Op
 from edge_rnn_converters.tensors.moves import parameter
 from edge_rnn_converters.tensors.trace import Operators, Trace, as_stream

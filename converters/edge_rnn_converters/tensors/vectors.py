@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.graph import Slice, Take
+from edge_rnn.graph import F32, Scale, Slice, Take
 from edge_rnn_converters.tensors.graph import Op
 from edge_rnn_converters.tensors.trace import Trace
 from edge_rnn_converters.tensors.values import AxisError, Dim, Role, Stream
@@ -74,6 +74,16 @@ def _row_major(trace: Trace, op: Op, stream: Stream, wanted: Places, dims: Seque
         made.append(trace.axis(f"{name} axis {i}", n) if feature else dim)
     order = sum((d for d in made if trace.axes.has(d, Role.FEATURE)), ())
     return replace(stream, value=name, dims=tuple(made), order=order)
+
+
+def plus(trace: Trace, op: Op, stream: Stream, constants: F32) -> Stream:
+    """The stream with constants, one a number of its vector, added."""
+    if not np.any(constants):
+        return stream
+    zeros, ones, read = np.zeros_like(constants), np.ones_like(constants), stream.value
+    name = trace.emit(op, read, lambda name: Scale(name, read, zeros, ones, constants),
+                      len(constants))  # fmt: skip
+    return replace(stream, value=name)
 
 
 def taken(trace: Trace, op: Op, stream: Stream, wanted: Places) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from edge_rnn.cli.checks import Finding, error, ok, warning
 from edge_rnn.config import Config
+from edge_rnn.config.schema import LONGEST_WAIT
 from edge_rnn.daemon.pace import bytes_written
 from edge_rnn.database import Synchronous
 from edge_rnn.journal import Commit, Journal
@@ -117,6 +118,9 @@ def _wear(config: Config, wrote: float, *, on_card: bool) -> Finding:
     if state.write_budget:
         wait = max(wrote / state.write_budget, state.commit_every or state.save_every or 0)
         budget = state.write_budget * _DAY / 1e6
+        if state.save_every is None and wait > LONGEST_WAIT:
+            text = f"{each}, one every hour at least: {budget:g} MB/day can't be kept"
+            return warning("wear", text, "raise state.write_budget, or give state.save_every")
         return ok("wear", f"{each}: within {budget:g} MB/day there is one about every {wait:.2g} s")
     if least := state.commit_every or state.save_every:
         daily = _DAY / least * wrote / 1e9

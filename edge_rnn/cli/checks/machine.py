@@ -7,10 +7,14 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_rnn.cli.checks import Finding, error, note, ok, warning
 from edge_rnn.config import Config
 from edge_rnn.errors import EdgeRnnError, ModelError
+
+if TYPE_CHECKING:
+    from edge_rnn.cli.verify import Verification
 
 _UNSYNCHRONISED = 5  # TIME_ERROR of adjtimex(2)
 _SYNCHRONISED = Path("/run/systemd/timesync/synchronized")
@@ -24,8 +28,7 @@ def model(config: Config) -> Iterator[Finding]:
     """Does the model load, fit the fields and compute the recorded bits here?"""
     from edge_rnn.cli.verify import replay
     from edge_rnn.kernels import step
-    from edge_rnn.kernels.cache import compiling, kernels_dir, log
-    from edge_rnn.kernels.cpu import LEVEL
+    from edge_rnn.kernels.cache import compiling, log
     from edge_rnn.modelfile import load
 
     log.setLevel(logging.WARNING)  # what it would say is a finding
@@ -40,27 +43,36 @@ def model(config: Config) -> Iterator[Finding]:
     except ModelError as e:
         fix = "convert the model again, or copy it again to this machine"
         yield error("model", f"{config.model_file}: {e}", fix)
-        return
     except EdgeRnnError as e:
         yield error("model", str(e), "name the model's features in input.fields, in its order")
-        return
-    if result is None:
-        yield note("model", f"{config.model_file.name} has no recorded run to compare with",
-                   "convert it again to have one")  # fmt: skip
-    elif result.accepted:
-        yield ok("model", f"{config.model_file.name}: {result.steps} recorded steps come out "
-                 f"{'bit-identical' if result.identical else 'the same within 1e-4'}")  # fmt: skip
     else:
-        yield error("model", f"{config.model_file.name} computes other bits here",
-                    "run edge-rnn verify on it, and please report what it says")  # fmt: skip
+        yield _replayed(config.model_file.name, result)
+        yield from _processor(time.perf_counter() - start if compiled else None)
+
+
+def _replayed(name: str, result: Verification | None) -> Finding:
+    if result is None:
+        fix = "convert it again to have one"
+        return note("model", f"{name} has no recorded run to compare with", fix)
+    if not result.accepted:
+        fix = "run edge-rnn verify on it, and please report what it says"
+        return error("model", f"{name} computes other bits here", fix)
+    how = "bit-identical" if result.identical else "the same within 1e-4"
+    return ok("model", f"{name}: {result.steps} recorded steps come out {how}")
+
+
+def _processor(compiling: float | None) -> Iterator[Finding]:
+    """Which instructions are used, and whether kernels had to be compiled, for so many seconds."""
+    from edge_rnn.kernels.cache import kernels_dir
+    from edge_rnn.kernels.cpu import LEVEL
+
     products = _INTEGER.get(LEVEL.dot, LEVEL.dot)
     yield ok("cpu", f"{LEVEL.name}: {LEVEL.lanes} float32 at once, integers by {products}")
-    if compiled:
-        took = time.perf_counter() - start
-        yield warning("cpu", f"no compiled kernels in {kernels_dir()}: that took {took:.0f} s",
-                      "run edge-rnn warmup as the user that runs the daemon")  # fmt: skip
-    else:
+    if compiling is None:
         yield ok("cpu", f"the compiled kernels are in {kernels_dir()}")
+        return
+    text = f"no compiled kernels in {kernels_dir()}: that took {compiling:.0f} s"
+    yield warning("cpu", text, "run edge-rnn warmup as the user that runs the daemon")
 
 
 def clock(synchronised: Path = _SYNCHRONISED) -> Iterator[Finding]:
