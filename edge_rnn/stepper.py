@@ -20,9 +20,10 @@ from edge_rnn.state import StateStore
 Marks: TypeAlias = NDArray[np.uint8] | NDArray[np.bool_]
 
 _NOTHING = np.empty(0, np.uint8)
-_CHUNK, _FEWEST = 1 << 16, 16
+_CHUNK, _FEWEST, _TILE = 1 << 16, 16, 4
 """Rows go through the program in chunks whose scratch is about this many bytes, so that it stays in
-a near cache; and at least this many rows, so that weights are worth their loading."""
+a near cache; at least this many rows, so that weights are worth their loading; whole tiles of rows
+that share a load."""
 
 
 class Engine(Protocol):
@@ -75,7 +76,11 @@ class Compiled:
 
     def __init__(self, p: Program, store: StateStore, max_batch: int) -> None:
         at_once = max(1, p.phases)
-        rows = min(max_batch, store.capacity, max(_FEWEST, _CHUNK // (4 * p.scratch_width)))
+        rows = min(
+            max_batch,
+            store.capacity,
+            max(_FEWEST, _CHUNK // (4 * p.scratch_width) // _TILE * _TILE),
+        )
         rows = max(rows, at_once)
         arrays = (p.code, p.int8s, p.halves, p.floats, p.vocabularies, p.regime)
         room = (
