@@ -19,6 +19,7 @@ from edge_rnn.kernels import (
     FROM_STATE,
     FROM_WINDOWS,
     LENGTHS,
+    LEVEL,
     LINE,
     PARTIALS,
     Format,
@@ -36,11 +37,14 @@ def round_up(n: int, unit: int) -> int:
     return -(-n // unit) * unit
 
 
-def pad_gates(a: NDArray[Any], H: int) -> NDArray[Any]:
-    """Rows (k H, ...) with every gate's H rows filled up with zeros to whole vectors."""
+def pad_gates(a: NDArray[Any], H: int, by_unit: bool = False) -> NDArray[Any]:
+    """Rows (k H, ...) with every gate's H rows filled up with zeros to whole vectors; or, by unit,
+    a register of each gate's rows, then the next of each."""
     gates = a.reshape(-1, H, *a.shape[1:])
     full = np.zeros((len(gates), round_up(H, PAD), *a.shape[1:]), a.dtype)
     full[:, :H] = gates
+    if by_unit:
+        full = full.reshape(len(gates), -1, LEVEL.lanes, *a.shape[1:]).swapaxes(0, 1)
     return full.reshape(-1, *a.shape[1:])
 
 
@@ -90,6 +94,11 @@ class Packed:
     scale: int
     bias: int
     start: int
+
+    def operands(self, src: int, dst: int, unit: int, source: int) -> tuple[int, ...]:
+        """Those of a MATVEC that reads at src and writes at dst."""
+        places = (self.weights, self.scale, self.bias, unit, self.start, source)
+        return self.rows, self.K, src, dst, self.format, *places
 
 
 _MOST_WINDOWS, _WINDOW_WORDS = 32, 1 << 13
@@ -158,12 +167,18 @@ class Assembler:
         self, w: Matrix, H: int, x: Vector, dst: int, bias: F32 | None, activations: str
     ) -> None:
         """dst = w x + bias, or dst += w x without a bias; rows come in gates of H."""
-        packed = self._packed(w, H, bias, activations)
+        self.emit(Op.MATVEC, *self.product(w, H, x, dst, bias, activations))
+
+    def product(
+        self, w: Matrix, H: int, x: Vector, dst: int, bias: F32 | None, activations: str,
+        by_unit: bool = False,
+    ) -> tuple[int, ...]:  # fmt: skip
+        """The operands of `matvec`, with sums by gate or, by unit, a register of each gate."""
+        packed = self._packed(w, H, bias, activations, by_unit)
         if packed.format in _INTEGER:
             src, unit = self._quantized(x, packed.format)
-            self._multiply(packed, src, dst, unit, FROM_SCRATCH)
-        else:
-            self._multiply(packed, x.at, dst, 0, FROM_STATE if x.in_state else FROM_SCRATCH)
+            return packed.operands(src, dst, unit, FROM_SCRATCH)
+        return packed.operands(x.at, dst, 0, FROM_STATE if x.in_state else FROM_SCRATCH)
 
     def convolve(
         self, w: Matrix, x: Vector, step: int, count: int, dst: int, bias: F32, activations: str
@@ -187,24 +202,22 @@ class Assembler:
                 quantized = (unit + PAD, unit, fixed, FROM_WINDOWS, packed.format)
                 self.emit(Op.QUANTIZE, packed.columns, src, *quantized)
                 src = unit + PAD
-            self._multiply(packed, src, sums, unit, FROM_WINDOWS)
+            self.emit(Op.MATVEC, *packed.operands(src, sums, unit, FROM_WINDOWS))
             self.emit(Op.COLLECT, N, sums, dst + first * N, room, n)
 
-    def _packed(self, w: Matrix, H: int, bias: F32 | None, activations: str) -> Packed:
-        data = pad_gates(w.data, H)
+    def _packed(
+        self, w: Matrix, H: int, bias: F32 | None, activations: str, by_unit: bool = False
+    ) -> Packed:
+        data = pad_gates(w.data, H, by_unit)
         kind = "int4" if w.four_bit else str(data.dtype)
         format = _FORMATS[kind, activations]
         K, weights, start = self._weights(w, data, format, H)
         scale = -1
         if w.scale is not None and not w.four_bit:
-            scale = self.put("floats", pad_gates(w.scale, H), BLOCK)
-        base = ADD if bias is None else self.put("floats", pad_gates(bias, H), BLOCK)
+            scale = self.put("floats", pad_gates(w.scale, H, by_unit), BLOCK)
+        base = ADD if bias is None else self.put("floats", pad_gates(bias, H, by_unit), BLOCK)
         rows = round_up(len(data), BLOCK)
         return Packed(rows, K, w.data.shape[1], format, weights, scale, base, start)
-
-    def _multiply(self, w: Packed, src: int, dst: int, unit: int, source: int) -> None:
-        places = (w.weights, w.scale, w.bias, unit, w.start, source)
-        self.emit(Op.MATVEC, w.rows, w.K, src, dst, w.format, *places)
 
     def _weights(
         self, w: Matrix, data: NDArray[Any], format: Format, H: int

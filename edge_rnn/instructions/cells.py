@@ -20,7 +20,9 @@ from edge_rnn.graph import (
     product_bound,
 )
 from edge_rnn.instructions.base import assemble
-from edge_rnn.kernels import BLOCK, Op
+from edge_rnn.kernels import BLOCK, BY_UNIT, Op
+
+_USUAL = ("sigmoid", "tanh", "tanh")
 
 
 @assemble.register
@@ -41,10 +43,22 @@ def _(node: Lstm, asm: Assembler, dims: dict[str, int], x: Vector, dst: int) -> 
         return _general_lstm(node, asm, dims, x, dst)
     H, P = dims["H"], round_up(dims["H"], PAD)
     h, c, g = asm.state_room(H), asm.state_room(H), asm.scratch_room(4 * P)
-    asm.matvec(node.w, H, x, g, node.b, node.activations)
-    asm.matvec(node.u, H, Vector(h, H, bound(node), True), g, None, node.activations)
-    asm.emit(Op.LSTM, P, g, h, c, *map(ACTS.index, acts), dst)
-    return None
+    fused = BY_UNIT and acts == _USUAL and _in_bytes(node.w, node.u, node.activations)
+    sums = (
+        asm.product(node.w, H, x, g, node.b, node.activations, fused),
+        asm.product(node.u, H, Vector(h, H, bound(node), True), g, None, node.activations, fused),
+    )
+    if fused:
+        return asm.emit(Op.LSTM_DOTS, *sums[0], *sums[1], h, c, dst)
+    for operands in sums:
+        asm.emit(Op.MATVEC, *operands)
+    return asm.emit(Op.LSTM, P, g, h, c, *map(ACTS.index, acts), dst)
+
+
+def _in_bytes(w: Matrix, u: Matrix, activations: str) -> bool:
+    """Do matrices of bytes meet activations of bytes?"""
+    weights = {(str(m.data.dtype), m.four_bit) for m in (w, u)}
+    return activations == "int8" and weights == {("int8", False)}
 
 
 @assemble.register

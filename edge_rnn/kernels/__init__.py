@@ -11,6 +11,7 @@ from edge_rnn.kernels.cpu import LEVEL
 from edge_rnn.kernels.entries import WRONG_TYPE, admit, evict_order, record, step, touch
 from edge_rnn.kernels.formats import (
     BLOCK,
+    BY_UNIT,
     EACH,
     FLIP,
     LIMITS,
@@ -33,6 +34,7 @@ from edge_rnn.kernels.opcodes import (
 __all__ = [
     "ADD",
     "BLOCK",
+    "BY_UNIT",
     "EACH",
     "FLIP",
     "FROM_SCRATCH",

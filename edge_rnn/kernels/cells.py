@@ -57,13 +57,19 @@ def lstm(a: I64, state: F32, s: F32, rows: I64) -> None:
 @kernel
 def _lstm_usual(s: F32, g: int, state: F32, h: int, c: int, P: int, y: int) -> None:
     for j in range(0, P, LANES):
-        i, f = sigmoid(load(s, g + j)), sigmoid(load(s, g + P + j))
-        new = i * tanh(load(s, g + 2 * P + j))
-        new = fma(f, load(state, c + j), new)
-        out = sigmoid(load(s, g + 3 * P + j)) * tanh(new)
-        store(state, c + j, new)
-        store(state, h + j, out)
-        store(s, y + j, out)
+        at = g + j
+        sums = load(s, at), load(s, at + P), load(s, at + 2 * P), load(s, at + 3 * P)
+        lstm_unit(*sums, s, state, h + j, c + j, y + j)
+
+
+@kernel
+def lstm_unit(i: F32, f: F32, g: F32, o: F32, s: F32, state: F32, h: int, c: int, y: int) -> None:
+    """A register's worth of units with the usual activations, from their pre-activations."""
+    new = fma(sigmoid(f), load(state, c), sigmoid(i) * tanh(g))
+    out = sigmoid(o) * tanh(new)
+    store(state, c, new)
+    store(state, h, out)
+    store(s, y, out)
 
 
 @kernel

@@ -50,7 +50,7 @@ def dot4(a: I32, x: I8, w: I8) -> I32:
 
 
 def dot4_nibbles(a: I32, x: I8, w: I8) -> I32:
-    """`dot4` of activations without FLIP and unsigned weights: in [0, 15], or any with VNNI."""
+    """`dot4` of activations without FLIP and unsigned weights, in [0, 15] but with VNNI."""
     products = x.astype(np.int32) * w.view(np.uint8)
     return (a + products.reshape(-1, 4).sum(axis=1)).astype(np.int32)
 
@@ -96,8 +96,8 @@ def high_nibbles(w: I8) -> I8:
     return w >> 4 & 15
 
 
-def high_in_place(w: I8) -> I8:
-    """16 times the upper four bits of each byte, which is then unsigned."""
+def upper_nibbles(w: I8) -> I8:
+    """Each byte, then unsigned, without its lower four bits: 16 times its upper four."""
     return w & np.int8(-16)
 
 
@@ -291,7 +291,7 @@ _dot2_shorts = _by_register(_dot2, 2)
 _quad, _shorts = _repeater("int8", _I32), _repeater("int16", ir.IntType(64))
 _low_nibbles = each(lambda b, v, t: b.and_(v, ir.Constant(t, [15] * t.count)))
 _high_nibbles = each(lambda b, v, t: b.lshr(v, ir.Constant(t, [4] * t.count)))
-_high_in_place = each(lambda b, v, t: b.and_(v, ir.Constant(t, [-16] * t.count)))
+_upper_nibbles = each(lambda b, v, t: b.and_(v, ir.Constant(t, [-16] * t.count)))
 
 
 def _pair_sums(typing: Any, a: Any) -> Any:
@@ -350,4 +350,4 @@ lower(pairs, _pairs)
 lower(pairs_joined, _pairs_joined)
 lower(low_nibbles, _low_nibbles)
 lower(high_nibbles, _high_nibbles)
-lower(high_in_place, _high_in_place)
+lower(upper_nibbles, _upper_nibbles)

@@ -24,47 +24,51 @@ class Op(IntEnum):
     GRU_AFTER = 7  # [P, g: s, u: s, h: h, gate, candidate, dst: s]
     GRU_RESET = 8  # [P, g: s, h: h, rh: s, gate]
     GRU_BLEND = 9  # [P, g: s, h: h, candidate, dst: s]
-    EMIT = 10  # [first, period]: of the outputs; comes first
-    SCHEDULE = 11  # [first, period]: what follows runs at these steps only
-    WINDOWS = 12  # [count, step, room]: which windows a row has from here on
-    COPY_STATE = 13  # [n, src: h, dst: s]
-    ACTIVATE = 14  # [P, src: s, dst: s, act, numbers: p]
-    SOFTMAX = 15  # [n, src: s, dst: s, sums: s]
-    SCALE = 16  # [n, src: s, dst: s, offset: p, scale: p, shift: p]
-    EMBED = 17  # [D, src: s, dst: s, int8?, table: q or p, scale: p]
-    COPY = 18  # [n, src: s, dst: s]
-    SUM = 19  # [P, a: s, b: s, dst: s]
-    PRODUCT = 20  # [P, a: s, b: s, dst: s]
-    PUSH = 21  # [n, src: s, ring: h, entries, first, period]
-    TAPS = 22  # [n, ring: h, dst: s, entries, first, period, width, kernel, dilation]
-    DEPTHWISE = 23  # [P, taps: s, dst: s, int8?, w: q or p, scale: p, bias: p, width, kernel]
-    POOL = 24  # [n, ring: h, dst: s, entries, first, period, average?]
-    COLLECT = 25  # [n, src: s, dst: s, room, count]
-    TAKE = 26  # [n, src: s, dst: s, places: p]
-    FRAME_POOL = 27  # [n, src: s, dst: s, kernel, stride, average?, count]
-    KEEP = 28  # [n, src: s, dst: h]
-    LSTM_CELL = 29  # [P, g: s, c: h, m: s, coupled?]
-    MIN_GRU = 30  # [P, g: s, h: h]
-    LRU = 31  # [P, b: s, re: h, im: h, lambda_re: p, lambda_im: p]
-    LOG_SOFTMAX = 32  # [n, src: s, dst: s, sums: s]
-    STANDARDISE = 33  # [n, src: s, dst: s, sums: s, epsilon: p, P, runs]
-    RMS = 34  # [n, src: s, dst: s, sums: s, epsilon: p]
-    L2 = 35  # [n, src: s, dst: s, sums: s, epsilon: p]
-    AFFINE = 36  # [P, src: s, dst: s, gain: p, bias: p or ADD]
-    PRELU = 37  # [P, src: s, dst: s, slope: p]
+    LSTM_DOTS = 10  # [MATVEC's of W, of U by unit, h: h, c: h, dst: s]
+    EMIT = 11  # [first, period]: of the outputs; comes first
+    SCHEDULE = 12  # [first, period]: what follows runs at these steps only
+    WINDOWS = 13  # [count, step, room]: which windows a row has from here on
+    COPY_STATE = 14  # [n, src: h, dst: s]
+    ACTIVATE = 15  # [P, src: s, dst: s, act, numbers: p]
+    SOFTMAX = 16  # [n, src: s, dst: s, sums: s]
+    SCALE = 17  # [n, src: s, dst: s, offset: p, scale: p, shift: p]
+    EMBED = 18  # [D, src: s, dst: s, int8?, table: q or p, scale: p]
+    COPY = 19  # [n, src: s, dst: s]
+    SUM = 20  # [P, a: s, b: s, dst: s]
+    PRODUCT = 21  # [P, a: s, b: s, dst: s]
+    PUSH = 22  # [n, src: s, ring: h, entries, first, period]
+    TAPS = 23  # [n, ring: h, dst: s, entries, first, period, width, kernel, dilation]
+    DEPTHWISE = 24  # [P, taps: s, dst: s, int8?, w: q or p, scale: p, bias: p, width, kernel]
+    POOL = 25  # [n, ring: h, dst: s, entries, first, period, average?]
+    COLLECT = 26  # [n, src: s, dst: s, room, count]
+    TAKE = 27  # [n, src: s, dst: s, places: p]
+    FRAME_POOL = 28  # [n, src: s, dst: s, kernel, stride, average?, count]
+    KEEP = 29  # [n, src: s, dst: h]
+    LSTM_CELL = 30  # [P, g: s, c: h, m: s, coupled?]
+    MIN_GRU = 31  # [P, g: s, h: h]
+    LRU = 32  # [P, b: s, re: h, im: h, lambda_re: p, lambda_im: p]
+    LOG_SOFTMAX = 33  # [n, src: s, dst: s, sums: s]
+    STANDARDISE = 34  # [n, src: s, dst: s, sums: s, epsilon: p, P, runs]
+    RMS = 35  # [n, src: s, dst: s, sums: s, epsilon: p]
+    L2 = 36  # [n, src: s, dst: s, sums: s, epsilon: p]
+    AFFINE = 37  # [P, src: s, dst: s, gain: p, bias: p or ADD]
+    PRELU = 38  # [P, src: s, dst: s, slope: p]
 
+
+PRODUCT_OPERANDS = 11
 
 LENGTHS = {
     Op.END: 0,
     Op.LOAD: 3,
     Op.STORE: 3,
-    Op.MATVEC: 11,
+    Op.MATVEC: PRODUCT_OPERANDS,
     Op.QUANTIZE: 7,
     Op.RNN: 5,
     Op.LSTM: 8,
     Op.GRU_AFTER: 7,
     Op.GRU_RESET: 5,
     Op.GRU_BLEND: 5,
+    Op.LSTM_DOTS: 2 * PRODUCT_OPERANDS + 3,
     Op.EMIT: 2,
     Op.SCHEDULE: 2,
     Op.WINDOWS: 3,

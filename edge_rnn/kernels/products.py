@@ -17,7 +17,6 @@ from edge_rnn.kernels.dots import (
     dot4,
     dot4_nibbles,
     dot8,
-    high_in_place,
     high_nibbles,
     low_nibbles,
     no_pairs,
@@ -28,9 +27,10 @@ from edge_rnn.kernels.dots import (
     quads,
     shorts,
     two_quads,
+    upper_nibbles,
 )
-from edge_rnn.kernels.formats import BLOCK, FLIP
-from edge_rnn.kernels.integers import add, ints, joined, low_byte, same, shift, to_float
+from edge_rnn.kernels.formats import BLOCK, FLIP, NIBBLES_BY_OUTPUT
+from edge_rnn.kernels.integers import add, ints, joined, low_byte, same, shift, subtract, to_float
 from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.simd import fma, load, splat, store
 
@@ -45,9 +45,6 @@ FOUR_ROWS = LEVEL.dot == "vnni" and LEVEL.lanes == 16
 
 SHORT_SUMS = LEVEL.dot == "maddubs"
 """The sums of a group of 4-bit weights are made in 16 bits."""
-
-NIBBLES_IN_PLACE = LEVEL.dot == "vnni"
-"""Upper 4-bit weights are multiplied where they are, 16 times as large: a byte is unsigned."""
 
 PAIRED = LEVEL.dot == "smull"
 """Two quads are multiplied at once, for one row and one block at a time."""
@@ -204,8 +201,22 @@ def _bytes1(w: I8, at: int, K: int, x: I8, r: int, a: I32) -> F32:
 
 
 @kernel
+def _two_outputs(w: I8, at: int, x: I8, r: int, sum_x: np.int32) -> I32:
+    """`_group` where a byte holds the weights of two outputs."""
+    both, upper = same(np.int32(-136) * sum_x, _HALF), same(np.int32(-128) * sum_x, _HALF)
+    for k in range(r, r + GROUP, 4):
+        m, v = quads(w, at, _HALF), quad(x, k, _HALF)
+        both = dot4_nibbles(both, v, m)
+        upper = dot4_nibbles(upper, v, upper_nibbles(m))
+        at += _PAIRS
+    return joined(subtract(both, upper), shift(upper, 4))
+
+
+@kernel
 def _group(w: I8, at: int, x: I8, r: int, sum_x: np.int32) -> I32:
     """Sums of a block over one group of 4-bit weights, stored with 8 added."""
+    if NIBBLES_BY_OUTPUT:
+        return _two_outputs(w, at, x, r, sum_x)
     a = same(np.int32(-8) * sum_x, BLOCK)
     if SHORT_SUMS:  # 8 times two products of at most 15 and 128
         b = no_pairs(BLOCK)
@@ -215,14 +226,6 @@ def _group(w: I8, at: int, x: I8, r: int, sum_x: np.int32) -> I32:
             b = pairs(b, quad(x, k + GROUP // 2, BLOCK), high_nibbles(m))
             at += _QUADS
         return add(a, pairs_joined(b))
-    if NIBBLES_IN_PLACE:
-        high = same(_NONE, BLOCK)
-        for k in range(r, r + GROUP // 2, 4):
-            m = quads(w, at, BLOCK)
-            a = dot4_nibbles(a, quad(x, k, BLOCK), low_nibbles(m))
-            high = dot4_nibbles(high, quad(x, k + GROUP // 2, BLOCK), high_in_place(m))
-            at += _QUADS
-        return add(a, shift(high, 4))
     for k in range(r, r + GROUP // 2, 4):
         m = quads(w, at, BLOCK)
         a = dot4_nibbles(a, quad(x, k, BLOCK), low_nibbles(m))
@@ -232,16 +235,11 @@ def _group(w: I8, at: int, x: I8, r: int, sum_x: np.int32) -> I32:
 
 
 @kernel
-def _nibbles1(
-    w: I8, at: int, G: int, x: I8, r: int, sums: I32, t: int, p: F32, scale: int, wide: bool
-) -> F32:
+def _nibbles1(w: I8, at: int, G: int, x: I8, r: int, sums: I32, t: int, p: F32, scale: int) -> F32:
     """Sums of a block over G groups, each with its own scale; sums of x stand at sums[t:]."""
     total = splat(_0, BLOCK)
     for g in range(G):
         part = to_float(_group(w, at, x, r + g * GROUP, sums[t + g]))
-        if wide:
-            low = to_float(_group(w, at, x, r + (G + g) * GROUP, sums[t + G + g]))
-            part = fma(part, splat(_256, BLOCK), low)
         total = fma(part, load(p, scale, BLOCK), total)
         at += _QUADS * GROUP // 8
         scale += BLOCK
@@ -249,14 +247,36 @@ def _nibbles1(
 
 
 @kernel
-def _finish(v: F32, a: I64, n: int, p: F32, unit: np.float32, y: F32, row: int) -> None:
-    """y = v times the weights' scales and the activations' unit, plus bias or what stands there."""
-    to, scale, base = row + a[3] + n, a[6], a[7]
-    start = load(p, base + n, BLOCK) if base >= 0 else load(y, to, BLOCK)
+def _wide_nibbles1(
+    w: I8, at: int, G: int, x: I8, r: int, sums: I32, t: int, p: F32, scale: int
+) -> F32:
+    """The same of int16 activations, whose upper bytes stand at x[r:] and lower ones after them."""
+    total = splat(_0, BLOCK)
+    for g in range(G):
+        high = to_float(_group(w, at, x, r + g * GROUP, sums[t + g]))
+        low = to_float(_group(w, at, x, r + (G + g) * GROUP, sums[t + G + g]))
+        part = fma(high, splat(_256, BLOCK), low)
+        total = fma(part, load(p, scale, BLOCK), total)
+        at += _QUADS * GROUP // 8
+        scale += BLOCK
+    return total
+
+
+@kernel
+def scaled(v: F32, a: I64, n: int, p: F32, unit: np.float32, start: F32) -> F32:
+    """v times the weights' scales and the activations' unit, plus start."""
     factor = splat(unit, BLOCK)
-    if scale >= 0:
-        factor = factor * load(p, scale + n, BLOCK)
-    store(y, to, fma(v, factor, start))
+    if a[6] >= 0:
+        factor = factor * load(p, a[6] + n, BLOCK)
+    return fma(v, factor, start)
+
+
+@kernel
+def finish(v: F32, a: I64, n: int, p: F32, unit: np.float32, y: F32, row: int) -> None:
+    """y = v `scaled`, plus bias or what stands there."""
+    to, base = row + a[3] + n, a[7]
+    start = load(p, base + n, BLOCK) if base >= 0 else load(y, to, BLOCK)
+    store(y, to, scaled(v, a, n, p, unit, start))
 
 
 @kernel
@@ -270,11 +290,11 @@ def floats(a: I64, w: Any, x: F32, rows_x: I64, p: F32, y: F32, rows: I64) -> No
         at, i = a[5] + n * K, 0
         while i + 2 <= rows.size:
             u, v = _floats_rows(w, at, K, x, rows_x[i] + src, rows_x[i + 1] + src)
-            _finish(u, a, n, p, _1, y, rows[i])
-            _finish(v, a, n, p, _1, y, rows[i + 1])
+            finish(u, a, n, p, _1, y, rows[i])
+            finish(v, a, n, p, _1, y, rows[i + 1])
             i += 2
         while i < rows.size:
-            _finish(_floats1(w, at, K, x, rows_x[i] + src), a, n, p, _1, y, rows[i])
+            finish(_floats1(w, at, K, x, rows_x[i] + src), a, n, p, _1, y, rows[i])
             i += 1
 
 
@@ -283,11 +303,11 @@ def _floats_row(a: I64, w: Any, x: F32, r: int, p: F32, y: F32, row: int) -> Non
     N, K = a[0], a[1]
     for n in range(0, N - BLOCK, 2 * BLOCK):
         u, v = _floats2(w, a[5] + n * K, K, x, r)
-        _finish(u, a, n, p, _1, y, row)
-        _finish(v, a, n + BLOCK, p, _1, y, row)
+        finish(u, a, n, p, _1, y, row)
+        finish(v, a, n + BLOCK, p, _1, y, row)
     if N % (2 * BLOCK):
         n = N - BLOCK
-        _finish(_floats1(w, a[5] + n * K, K, x, r), a, n, p, _1, y, row)
+        finish(_floats1(w, a[5] + n * K, K, x, r), a, n, p, _1, y, row)
 
 
 @kernel
@@ -304,16 +324,30 @@ def dots(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, rows: I64) -> None:
             n += 2 * BLOCK
         else:
             for i in range(rows.size):
-                _dots_one(a, w, x, p, words, y, rows[i], n)
+                _dots_for(a, w, x, p, words, y, rows[i], n)
             n += BLOCK
 
 
 @kernel
-def _dots_one(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, row: int, n: int) -> None:
-    """One block for one row."""
+def dots_one(a: I64, w: I8, x: I8, words: I32, row: int, n: int) -> I32:
+    """The block of sums at n for one row."""
     K, r, start = a[1], 4 * (row + a[2]), _start(words, a[9] + n)
-    u = _dots1(w, a[5] + n * 4 * K, K, x, r, start)
-    _finish(to_float(u), a, n, p, y[row + a[8]], y, row)
+    return _dots1(w, a[5] + n * 4 * K, K, x, r, start)
+
+
+@kernel
+def dots_four(a: I64, w: I8, x: I8, words: I32, rows: I64, n: int) -> tuple[I32, I32, I32, I32]:
+    """The same for four rows."""
+    K, at, start = a[1], a[5] + n * 4 * a[1], _start(words, a[9] + n)
+    r0, r1, r2, r3 = rows[0] + a[2], rows[1] + a[2], rows[2] + a[2], rows[3] + a[2]
+    return _dots_four(w, at, K, x, 4 * r0, 4 * r1, 4 * r2, 4 * r3, start)
+
+
+@kernel
+def _dots_for(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, row: int, n: int) -> None:
+    """One block for one row."""
+    v = to_float(dots_one(a, w, x, words, row, n))
+    finish(v, a, n, p, y[row + a[8]], y, row)
 
 
 @kernel
@@ -322,8 +356,8 @@ def _dots_two(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, row: int, n: int
     K, r, unit = a[1], 4 * (row + a[2]), y[row + a[8]]
     first, second = _start(words, a[9] + n), _start(words, a[9] + n + BLOCK)
     u, v = _dots2(w, a[5] + n * 4 * K, K, x, r, first, second)
-    _finish(to_float(u), a, n, p, unit, y, row)
-    _finish(to_float(v), a, n + BLOCK, p, unit, y, row)
+    finish(to_float(u), a, n, p, unit, y, row)
+    finish(to_float(v), a, n + BLOCK, p, unit, y, row)
 
 
 @kernel
@@ -331,22 +365,17 @@ def _dots_shared(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, rows: I64, n:
     """One block for all rows, several at a time."""
     K, src, unit, start, i = a[1], a[2], a[8], _start(words, a[9] + n), 0
     while FOUR_ROWS and i + 4 <= rows.size:
-        s0, s1, s2, s3 = rows[i], rows[i + 1], rows[i + 2], rows[i + 3]
-        r0, r1, r2, r3 = 4 * (s0 + src), 4 * (s1 + src), 4 * (s2 + src), 4 * (s3 + src)
-        t, u, v, q = _dots_four(w, a[5] + n * 4 * K, K, x, r0, r1, r2, r3, start)
-        _finish(to_float(t), a, n, p, y[s0 + unit], y, s0)
-        _finish(to_float(u), a, n, p, y[s1 + unit], y, s1)
-        _finish(to_float(v), a, n, p, y[s2 + unit], y, s2)
-        _finish(to_float(q), a, n, p, y[s3 + unit], y, s3)
+        for j, v in enumerate(dots_four(a, w, x, words, rows[i : i + 4], n)):
+            finish(to_float(v), a, n, p, y[rows[i + j] + unit], y, rows[i + j])
         i += 4
     while i + 2 <= rows.size:
         r0, r1 = 4 * (rows[i] + src), 4 * (rows[i + 1] + src)
         u, v = _dots_rows(w, a[5] + n * 4 * K, K, x, r0, r1, start)
-        _finish(to_float(u), a, n, p, y[rows[i] + unit], y, rows[i])
-        _finish(to_float(v), a, n, p, y[rows[i + 1] + unit], y, rows[i + 1])
+        finish(to_float(u), a, n, p, y[rows[i] + unit], y, rows[i])
+        finish(to_float(v), a, n, p, y[rows[i + 1] + unit], y, rows[i + 1])
         i += 2
     if i < rows.size:
-        _dots_one(a, w, x, p, words, y, rows[i], n)
+        _dots_for(a, w, x, p, words, y, rows[i], n)
 
 
 @kernel
@@ -361,7 +390,7 @@ def wide_dots(a: I64, w: I8, x: I8, x16: I16, p: F32, words: I32, y: F32, rows: 
                 v = _shorts1(w, at, K, x16, 2 * r)
             else:
                 v = _bytes1(w, at, K, x, 4 * r, _start(words, a[9] + n))
-            _finish(v, a, n, p, y[rows[i] + a[8]], y, rows[i])
+            finish(v, a, n, p, y[rows[i] + a[8]], y, rows[i])
 
 
 @kernel
@@ -373,5 +402,8 @@ def nibble_dots(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, rows: I64, wid
         for i in range(rows.size):
             r = rows[i] + a[2]
             sums = r + G * GROUP * (2 if wide else 1) // 4
-            v = _nibbles1(w, at, G, x, 4 * r, words, sums, p, scale, wide)
-            _finish(v, a, n, p, y[rows[i] + a[8]], y, rows[i])
+            if wide:
+                v = _wide_nibbles1(w, at, G, x, 4 * r, words, sums, p, scale)
+            else:
+                v = _nibbles1(w, at, G, x, 4 * r, words, sums, p, scale)
+            finish(v, a, n, p, y[rows[i] + a[8]], y, rows[i])

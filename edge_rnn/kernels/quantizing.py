@@ -55,16 +55,16 @@ def _size(x: F32, i: int, n: int) -> np.float32:
 
 
 @kernel
-def _poison(x: F32, i: int, n: int) -> np.float32:
+def poison(x: F32, i: int, n: int) -> np.float32:
     """0, or NaN where a number of x[i : i + n] is not finite."""
     whole = n // LANES * LANES
     total = splat(_0)
     for k in range(i, i + whole, LANES):
         total = fma(load(x, k), splat(_0), total)
-    poison = largest(larger_size(same(_NONE, LANES), total))
+    found = largest(larger_size(same(_NONE, LANES), total))
     for k in range(i + whole, i + n):
-        poison += abs(x[k]) * _0
-    return poison
+        found += abs(x[k]) * _0
+    return found
 
 
 @kernel
@@ -105,7 +105,7 @@ def quantize(a: I64, x: F32, rows_x: I64, p: F32, s: F32, rows: I64) -> None:
     limit = _LIMIT16 if format in (_INT8_INT16, _INT4_INT16) else _LIMIT8
     for k in range(rows.size):
         i, r = rows_x[k] + a[1], rows[k]
-        size = fixed + _poison(x, i, n) if fixed > 0 else _size(x, i, n)
+        size = fixed + poison(x, i, n) if fixed > 0 else _size(x, i, n)
         s[r + a[3]] = size / limit
         _write(x, i, n, limit / size, format, s, r + a[2])
 

@@ -17,6 +17,7 @@ from edge_rnn.kernels.cells import cell, copy, gru_after, gru_blend, gru_reset, 
 from edge_rnn.kernels.context import ARRAYS, SLOT, Status
 from edge_rnn.kernels.elementwise import activate, activate_tuned
 from edge_rnn.kernels.formats import Format
+from edge_rnn.kernels.fused import lstm_dots
 from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.layers import emit, layer, select_rows, spread_windows
 from edge_rnn.kernels.norms import norm, softmax
@@ -33,7 +34,7 @@ from edge_rnn.kernels.opcodes import (
     Op,
 )
 from edge_rnn.kernels.products import dots, floats, nibble_dots, wide_dots
-from edge_rnn.kernels.quantizing import quantize
+from edge_rnn.kernels.quantizing import poison, quantize
 from edge_rnn.kernels.views import flat, in_rows, prefetch, viewer
 from edge_rnn.kernels.windows import gather_windows, skip, unmasked
 
@@ -43,11 +44,10 @@ I64 = NDArray[np.int64]
 
 _OK, _STALE, _NOT_FINITE, _BAD_INDEX, _SHAPE = (int(s) for s in list(Status)[:5])
 _LENGTH = np.array([LENGTHS[op] for op in Op], np.int64)
-_END, _LOAD, _STORE, _MATVEC, _QUANTIZE, _RNN, _LSTM, _GRU_AFTER, _GRU_RESET, _GRU_BLEND = (
-    int(o) for o in list(Op)[:10]
-)
+_END, _LOAD, _STORE, _MATVEC, _QUANTIZE, _RNN, _LSTM = (int(o) for o in list(Op)[:7])
+_GRU_AFTER, _GRU_RESET, _GRU_BLEND, _LSTM_DOTS = (int(o) for o in list(Op)[7:11])
 _EMIT, _SCHEDULE, _WINDOWS, _COPY_STATE, _ACTIVATE, _SOFTMAX, _SCALE, _EMBED = (
-    int(o) for o in list(Op)[10:18]
+    int(o) for o in list(Op)[11:19]
 )
 _FIRST_TUNED = len(ACTS)
 _FIRST_CELL, _FIRST_NORM = int(Op.KEEP), int(Op.LOG_SOFTMAX)
@@ -142,6 +142,7 @@ def evict_order(table: NDArray[Any], order: I64) -> int:
 
 @kernel
 def _check(table: NDArray[Any], slots: I64, vocabularies: I64, x: F32) -> int:
+    finite = poison(flat(x), 0, x.size) == 0
     for b in range(slots.size):
         if b + _AHEAD < slots.size:
             prefetch(table, slots[b + _AHEAD] & 0xFFFFFFFF)
@@ -150,7 +151,7 @@ def _check(table: NDArray[Any], slots: I64, vocabularies: I64, x: F32) -> int:
             return _STALE | b << 8
         if table[slot]["open"] == 0 or table[slot]["generation"] != slots[b] >> 32:
             return _STALE | b << 8
-        for i in range(x.shape[1]):
+        for i in range(0 if finite else x.shape[1]):
             if not np.isfinite(x[b, i]):
                 return _NOT_FINITE | b << 8 | i << 40
         for j in range(0, vocabularies.size, 2):
@@ -269,6 +270,8 @@ def _run(context: I64, places: I64, x: F32, y: F32, emitted: NDArray[np.uint8]) 
         elif op == _QUANTIZE:
             x_, rows_x, to = _source(a[5], h, s, rows, windows)
             quantize(a, x_, rows_x, p, s, to)
+        elif op == _LSTM_DOTS:
+            lstm_dots(a, int8s, s.view(np.int8), p, _int32s(context, 9), h, s, rows)
         elif op == _SCHEDULE:
             rows = places[PLACES:, : select_rows(places, a[0], a[1])]
         elif op == _EMIT:

@@ -116,6 +116,11 @@ def sqrt(a: F32) -> F32:
     return np.sqrt(a)
 
 
+def part(v: F32, k: int, n: int) -> F32:
+    """The k-th n numbers of a vector."""
+    return v[k * n : (k + 1) * n]
+
+
 def less(a: F32, b: F32) -> NDArray[np.bool_]:
     """a < b in each lane; false where either is NaN."""
     return np.asarray(a < b)
@@ -217,6 +222,18 @@ def _sqrt(typing: Any, a: Any) -> Any:
     return a(a), generate
 
 
+def _part(typing: Any, v: Any, k: Any, n: Any) -> Any:
+    first, count = constant(k) * constant(n), constant(n)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        undefined = ir.Constant(v.llvm, ir.Undefined)
+        places = ir.VectorType(ir.IntType(32), count)
+        order = ir.Constant(places, list(range(first, first + count)))
+        return builder.shuffle_vector(args[0], undefined, order)
+
+    return Vector(v.element, count)(v, k, n), generate
+
+
 def _less(typing: Any, a: Any, b: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fcmp_ordered("<", *args)
@@ -264,6 +281,7 @@ lower(store, _store)
 lower(splat, _splat)
 lower(fma, _fma)
 lower(sqrt, _sqrt)
+lower(part, _part)
 lower(less, _less)
 lower(select, _select)
 lower(operator.add, _add)

@@ -142,8 +142,8 @@ INTEGERS = {
         integers.shift(dots.dot4(a, x, w), 8), integers.low_byte(a)
     ),
 }
-if products.NIBBLES_IN_PLACE:
-    INTEGERS["high_in_place"] = lambda a, x, w: dots.dot4_nibbles(a, x, dots.high_in_place(w))
+if products.NIBBLES_BY_OUTPUT:
+    INTEGERS["upper_nibbles"] = lambda a, x, w: dots.dot4_nibbles(a, x, dots.upper_nibbles(w))
 BLOCK = products.BLOCK
 
 
@@ -225,6 +225,6 @@ def test_the_same_bits_with_the_jit_off(level: str) -> None:
 
 @cache
 def every_formats_bits() -> bytes:
-    """Of a few steps of several streams."""
-    streams, x = ["a", "b", "a", "c", "d"], models.inputs(5)
+    """Of a few steps of several streams, of which tiles of four, of two and of one are made."""
+    streams, x = [*"abacdefghi"], models.inputs(10)
     return b"".join(Session(models.stack(f)).step(streams, x).tobytes() for f in models.FORMATS)
