@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 CERTIFICATE_VERSION = 1
+_TENFOLD = 10.0
 
 Verdict: TypeAlias = Literal["passed", "failed", "not judged"]
 
@@ -29,6 +30,13 @@ class Growth(_Record, frozen=True):
     low: float
     high: float
     growing: bool
+
+    @property
+    def verdict(self) -> Literal["growing", "bounded", "unclear"]:
+        """Bounded only where a tenfold error after 10,000 steps is beyond doubt not to come."""
+        if self.growing:
+            return "growing"
+        return "bounded" if self.high < _TENFOLD else "unclear"
 
 
 class Errors(_Record, frozen=True):
@@ -198,7 +206,8 @@ def _flips(e: Errors) -> str:
 
 
 def _grows(g: Growth) -> str:
-    word = "grows" if g.growing else "is bounded"
+    words = {"growing": "grows", "bounded": "is bounded"}
+    word = words.get(g.verdict, "may grow, these are too few steps to tell")
     return f"{word}: x{g.factor:.2g} in 10,000 steps ({g.low:.2g} to {g.high:.2g})"
 
 

@@ -50,6 +50,15 @@ def test_steady_noise_does_not_grow_and_a_random_walk_does() -> None:
     assert linear is not None and linear.growing
 
 
+@pytest.mark.parametrize(
+    ("rate", "steps", "verdict"),
+    [(0, 10_000, "bounded"), (3e-4, 10_000, "growing"), (0, 500, "unclear")],
+)
+def test_what_is_said_of_growth(rate: float, steps: int, verdict: str) -> None:
+    g = metrics.growth(metrics.curve(drifting(rate, steps)), steps)
+    assert g is not None and g.verdict == verdict
+
+
 def test_a_fit_needs_parts_and_errors() -> None:
     assert metrics.growth(np.ones(5), 100) is None
     assert metrics.growth(np.zeros(50), 100) is None

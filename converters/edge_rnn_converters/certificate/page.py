@@ -94,8 +94,15 @@ def _sentence(c: Certificate) -> str:
     if e.agreement is not None:
         text += f", and {e.agreement:.2%} of its decisions are the same"
     if e.growth is not None:
-        text += "; its error grows." if e.growth.growing else "; its error does not grow."
-    return text if text.endswith(".") else f"{text}."
+        text += f"; {_GROWTH[e.growth.verdict]}"
+    return f"{text}."
+
+
+_GROWTH = {
+    "growing": "its error grows",
+    "bounded": "its error does not grow",
+    "unclear": "whether its error grows so few steps can't tell",
+}
 
 
 def _paragraphs(lines: Iterable[str]) -> str:

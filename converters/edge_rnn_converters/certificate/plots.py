@@ -127,8 +127,7 @@ def _error(figure: Any, c: Certificate) -> None:
 def _label(run: Errors) -> str:
     if run.growth is None:
         return run.name
-    word = "growing" if run.growth.growing else "bounded"
-    return f"{run.name}: {word}, ×{run.growth.factor:.2g} in 10,000 steps"
+    return f"{run.name}: {run.growth.verdict}, ×{run.growth.factor:.2g} in 10,000 steps"
 
 
 def _trace(figure: Any, certified: Certified) -> None:
