@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_rnn import Session, reference
+from edge_rnn import reference
 from edge_rnn.errors import ModelError, UnsupportedError
 from edge_rnn.graph import Model, Window
-from edge_rnn_converters import compare, convert, convert_with_report
-from edge_rnn_converters.detect import detect
+from edge_rnn_converters import compare, convert
 from edge_rnn_converters.source import Options, Source
 
 torch = pytest.importorskip("torch")
@@ -56,6 +55,12 @@ def converted(module: Any, inputs: tuple[Any, ...]) -> Model:
 
 def ops(model: Model) -> list[str]:
     return [node.OP for node in model.nodes]
+
+
+def exported(module: Any, path: Path, *shape: int, dynamic: Any = None) -> Path:
+    program = quietly(torch.export.export, module, example(*shape), dynamic_shapes=dynamic)
+    quietly(torch.export.save, program, path)
+    return path
 
 
 class Layer(nn.Module):
@@ -237,207 +242,6 @@ def test_a_loop_of_no_cell_is_refused() -> None:
 
     with pytest.raises(UnsupportedError, match="no cell has these equations"):
         converted(Odd(), example(1, T, I))
-
-
-class Realistic(nn.Module):
-    """A causal convolution, two GRU layers, a norm with a way around it, a head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv1d(I, 8, 3)
-        self.gru = nn.GRU(8, H, 2, batch_first=True, dropout=0.2)
-        self.norm, self.drop, self.head = nn.LayerNorm(H), nn.Dropout(0.5), nn.Linear(H, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = nn.functional.pad(x.transpose(1, 2), (2, 0))
-        y = torch.relu(self.conv(y)).transpose(1, 2)
-        y = self.gru(y)[0]
-        return torch.softmax(self.head(self.drop(self.norm(y) + y)), -1)
-
-
-REALISTIC = ["conv1d", "gru", "gru", "layer_norm", "add", "dense", "softmax"]
-
-
-@pytest.fixture(scope="module")
-def realistic() -> Any:
-    torch.manual_seed(1)
-    return Realistic().eval()
-
-
-def test_a_module(realistic: Any) -> None:
-    assert ops(converted(realistic, example(1, 30, I))) == REALISTIC
-
-
-@pytest.mark.parametrize("how", ["traced", "scripted", "frozen"])
-def test_torchscript(realistic: Any, how: str, tmp_path: Path) -> None:
-    path = tmp_path / "any name"
-    if how == "traced":
-        script = quietly(torch.jit.trace, realistic, torch.zeros(1, 30, I))
-    else:
-        script = quietly(torch.jit.script, realistic)
-    (quietly(torch.jit.freeze, script) if how == "frozen" else script).save(path)
-    assert detect(path) == "torchscript"
-    source = read(path, "torchscript", Options())
-    assert ops(agrees(source)) == REALISTIC
-    assert source.regime.window is None
-
-
-def exported(module: Any, path: Path, *shape: int, dynamic: Any = None) -> Path:
-    program = quietly(torch.export.export, module, example(*shape), dynamic_shapes=dynamic)
-    quietly(torch.export.save, program, path)
-    return path
-
-
-def test_an_exported_program(realistic: Any, tmp_path: Path) -> None:
-    path = exported(realistic, tmp_path / "m.pt2", 1, 30, I)
-    assert detect(path) == "pt2"
-    source = read(path, "pt2", Options())
-    assert ops(agrees(source)) == REALISTIC
-    assert source.regime.window == 30
-    assert any("windows of 30 steps" in note for note in source.notes)
-
-
-def test_an_exported_program_of_any_number_of_steps(tmp_path: Path) -> None:
-    module = nn.Sequential(nn.Linear(I, H), nn.ReLU(), nn.LayerNorm(H), nn.Linear(H, 2)).eval()
-    open_steps = ({1: torch.export.Dim("T", min=2, max=4096)},)
-    path = exported(module, tmp_path / "m.pt2", 1, 30, I, dynamic=open_steps)
-    source = read(path, "pt2", Options())
-    agrees(source)
-    assert source.regime.window is None
-
-
-def test_an_exported_program_that_keeps_its_state(tmp_path: Path) -> None:
-    class Buffered(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.cell = nn.LSTMCell(I, H)
-            self.register_buffer("h", torch.zeros(1, H))
-            self.register_buffer("c", torch.zeros(1, H))
-
-        def forward(self, x: Any) -> Any:
-            h, c = self.cell(x, (self.h, self.c))
-            self.h.copy_(h)
-            self.c.copy_(c)
-            return h
-
-    path = exported(Buffered().eval(), tmp_path / "m.pt2", 1, I)
-    assert ops(agrees(read(path, "pt2", Options()))) == ["lstm"]
-
-
-def test_convert_takes_a_module_and_a_file(realistic: Any, tmp_path: Path) -> None:
-    quietly(torch.jit.script, realistic).save(tmp_path / "m.pt")
-    live = convert(realistic, "float32", example_inputs=example(1, 30, I), check="require")
-    report = convert_with_report(tmp_path / "m.pt", "float32", check="require")
-    x = compare.stress(live)
-    y = Session(live, capacity=1).run("s", x)
-    with torch.inference_mode():
-        wanted = realistic(torch.from_numpy(x)[None])[0].numpy()
-    np.testing.assert_allclose(y, wanted, rtol=0, atol=1e-5)
-    np.testing.assert_array_equal(Session(report.model, capacity=1).run("s", x), y)
-    assert report.report.source_error is not None
-    assert live.provenance is not None
-    assert live.provenance.source == "Realistic"
-    assert len(live.provenance.sha256) == 64
-
-
-class Of(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Any) -> Any:
-        return self.function(x)
-
-
-F = nn.functional
-FUNCTIONS: dict[str, tuple[Callable[[Any], Any], list[str]]] = {
-    "relu in place": (lambda x: F.relu(x * 2, inplace=True), ["scale", "activation"]),
-    "elu": (F.elu, ["activation"]),
-    "gelu": (F.gelu, ["activation"]),
-    "gelu tanh": (lambda x: F.gelu(x, approximate="tanh"), ["activation"]),
-    "silu": (F.silu, ["activation"]),
-    "selu": (F.selu, ["activation"]),
-    "mish": (F.mish, ["activation"]),
-    "softplus": (F.softplus, ["activation"]),
-    "softsign": (F.softsign, ["activation"]),
-    "hardswish": (F.hardswish, ["activation"]),
-    "hardtanh": (F.hardtanh, ["activation"]),
-    "hardsigmoid": (F.hardsigmoid, ["activation"]),
-    "relu6": (F.relu6, ["activation"]),
-    "leaky_relu": (F.leaky_relu, ["prelu"]),
-    "logsigmoid": (F.logsigmoid, ["scale", "activation", "scale"]),
-    "softmax": (lambda x: F.softmax(x, 2), ["softmax"]),
-    "log_softmax": (lambda x: F.log_softmax(x, -1), ["log_softmax"]),
-    "normalize": (lambda x: F.normalize(x, dim=-1), ["l2_norm"]),
-    "layer_norm": (lambda x: F.layer_norm(x, (I,)), ["layer_norm"]),
-    "rms_norm": (lambda x: F.rms_norm(x, (I,)), ["rms_norm"]),
-    "rsub": (lambda x: 3 - x, ["scale"]),
-    "scaled sum": (lambda x: torch.add(x, x.tanh(), alpha=0.5), None),
-    "parts": (lambda x: torch.cat([x[..., 2:], x.chunk(2, -1)[0].tanh()], -1), None),
-}  # type: ignore[dict-item]
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_functions(name: str) -> None:
-    function, wanted = FUNCTIONS[name]
-    model = converted(Of(function), example(1, 10, I))
-    assert wanted is None or ops(model) == wanted
-
-
-def test_convolution_and_pooling() -> None:
-    module = nn.Sequential(nn.Conv1d(I, 5, 3), nn.BatchNorm1d(5), nn.ELU(), nn.MaxPool1d(2))
-    assert ops(converted(module, example(1, I, 30)))[::3] == ["conv1d", "pool"]
-
-
-def test_an_embedding() -> None:
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.table, self.gru = nn.Embedding(11, 5), nn.GRU(5, H)
-
-        def forward(self, x: Any) -> Any:
-            return self.gru(self.table(x))[0]
-
-    inputs = (torch.randint(11, (T, 1)),)
-    assert ops(converted(Model(), inputs)) == ["embedding", "gru"]
-
-
-def attention(x: Any) -> Any:
-    return F.scaled_dot_product_attention(x, x, x)
-
-
-def written(x: Any) -> Any:
-    y = torch.zeros_like(x)
-    y[:, 0] = x[:, 0] * 2
-    return y + x
-
-
-def decided(x: Any) -> Any:
-    return x * 2 if x.mean() > 0 else x * 3
-
-
-def by_numpy(x: Any) -> Any:
-    return x * torch.from_numpy(np.tanh(x.numpy()))
-
-
-REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "attention": (attention, "scaled_dot_product_attention: .*train without attention|scaled_dot"),
-    "a write to a part": (written, "in-place operator: changes a tensor through another view"),
-    "a decision": (decided, "control flow: what is computed depends on the data's values"),
-    "numpy": (by_numpy, "two calls on different data do not run the same operators"),
-    "noise": (lambda x: x + torch.randn(4), "two calls on different data"),
-    "an unknown operator": (lambda x: torch.erfinv(x), "aten.erfinv.default 'erfinv': operator"),
-    "a sum over time": (lambda x: x.cumsum(1), "aten.cumsum.default"),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_refusals_name_the_operator(name: str) -> None:
-    function, text = REFUSED[name]
-    with pytest.raises(UnsupportedError, match=text):
-        read_module(Of(function), Options(example_inputs=example(1, T, I)))
 
 
 def test_a_state_that_is_not_zero_at_first_is_refused() -> None:
