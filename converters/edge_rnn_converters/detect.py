@@ -85,8 +85,9 @@ def _hdf5(path: Path) -> Format:
 
 _FOLDERS = ("model.safetensors", "model.safetensors.index.json")
 _SAVED = (
-    "is a SavedModel without Keras's description of its layers (keras_metadata.pb): save the model "
-    "with model.save('m.keras'), or make a .tflite of it with TFLiteConverter.from_saved_model"
+    "is a SavedModel without Keras's description of its layers (keras_metadata.pb), and its graph, "
+    "which could run code, is never loaded: where it was made, save the model with "
+    "model.save('m.keras'), or make a .tflite with TFLiteConverter.from_keras_model"
 )
 _PICKLE = "which could run code and is never loaded: save arrays or a state_dict, or export to ONNX"
 

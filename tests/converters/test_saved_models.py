@@ -64,7 +64,7 @@ def test_a_folder_is_converted_and_known_by_all_its_files(tmp_path: Path) -> Non
 
 def test_a_folder_without_keras_own_description_is_refused(tmp_path: Path) -> None:
     (tmp_path / "saved_model.pb").write_bytes(b"x")
-    with pytest.raises(UnsupportedError, match=r"without Keras's .*model\.save.*TFLiteConverter"):
+    with pytest.raises(UnsupportedError, match=r"without Keras's .*model\.save.*from_keras_model"):
         convert(tmp_path)
 
 
