@@ -71,6 +71,7 @@ def open_database(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA temp_store = MEMORY")  # how to undo half a statement needs no disk
         db.execute(f"PRAGMA synchronous = {synchronous}")
         _bring_up_to_date(db, path)
     except BaseException:

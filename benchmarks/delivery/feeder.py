@@ -81,12 +81,12 @@ class Feeder:
         self._packets: list[bytes] = []
         self._begin = 0.0
 
-    def hello(self) -> None:
-        """Be a client, which wants the answers."""
+    def hello(self, wanted: bytes) -> None:
+        """Be a client, which wants what comes to these topics."""
         body = b"\0\4MQTT\5\2\0\0" + b"\0" + b"\0\6feeder"
         self.sock.sendall(packet(0x10, body))
-        body = b"\0\1" + b"\0" + b"\0\15predictions/#" + bytes([self.qos])
-        self.sock.sendall(packet(0x82, body))
+        topic = struct.pack(">H", len(wanted)) + wanted
+        self.sock.sendall(packet(0x82, b"\0\1" + b"\0" + topic + bytes([self.qos])))
 
     def go(self, until: int) -> None:
         """Until so many messages are answered."""
@@ -201,6 +201,7 @@ def connection(port: int, listen: bool) -> socket.socket:
 @click.command()
 @click.option("--port", type=int, required=True)
 @click.option("--listen", is_flag=True)
+@click.option("--alone", is_flag=True, help="Nobody answers: have the messages come back.")
 @click.option("--qos", type=int, default=1)
 @click.option("--count", type=int, default=100_000)
 @click.option("--warm", type=int, default=10_000, help="Messages before the measured ones.")
@@ -209,15 +210,15 @@ def connection(port: int, listen: bool) -> socket.socket:
 @click.option("--pid", type=int, multiple=True, help="Whose CPU time to tell.")
 @click.option("--pid-file", type=click.Path(path_type=Path), help="Where to find one.")
 def main(
-    port: int, listen: bool, qos: int, count: int, warm: int, about: int, rate: float,
-    pid: tuple[int, ...], pid_file: Path | None,
+    port: int, listen: bool, alone: bool, qos: int, count: int, warm: int, about: int,
+    rate: float, pid: tuple[int, ...], pid_file: Path | None,
 ) -> None:  # fmt: skip
     """Feed, and print what came of it."""
     sock = connection(port, listen)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     feeder = Feeder(sock, qos, warm + count, about, rate)
     if not listen:
-        feeder.hello()
+        feeder.hello(b"sensors/#" if alone else b"predictions/#")
     sock.setblocking(False)
     feeder.go(warm)
     feeder.waits.clear()
@@ -229,7 +230,7 @@ def main(
         "seconds": seconds,
         "cpu": [b - a for a, b in zip(before, after, strict=True)],
         "waits": feeder.waits,
-        "last": {k: msgspec.json.decode(v)["values"] for k, v in feeder.last.items()},
+        "last": {k: msgspec.json.decode(v).get("values") for k, v in feeder.last.items()},
     }
     click.echo(msgspec.json.encode(told))
 

@@ -14,8 +14,9 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.delivery.__main__ import gru, table
+from benchmarks.delivery.__main__ import table
 from benchmarks.delivery.feeder import STREAMS, readings
+from benchmarks.delivery.processes import gru
 from edge_rnn.journal import Journal
 from edge_rnn.messages import Message, Spec
 from edge_rnn.pipeline import Pipeline

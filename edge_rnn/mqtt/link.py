@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import math
 import random
 import select
-import struct
-import termios
 from collections.abc import Callable, Iterable, Sequence
 
 from edge_rnn.errors import BrokerError
 from edge_rnn.messages import Message
 from edge_rnn.metrics import Metrics
 from edge_rnn.mqtt.inbox import Inbox, Receipts
-from edge_rnn.mqtt.settings import Settings, describe
+from edge_rnn.mqtt.settings import Settings, describe, unread
 from edge_rnn.mqtt.transport import (
     Accepted,
     Arrivals,
@@ -31,7 +28,6 @@ from edge_rnn.payload import Properties
 HANDSHAKE_SECONDS = 10.0
 _SHORT_LIVED = 3  # connections in a row, and something is wrong
 _IDS = 1 << 16
-_INT = struct.Struct("i")
 
 log = logging.getLogger(__name__)
 
@@ -112,11 +108,7 @@ class Link:
     @property
     def unread(self) -> int:
         """How many bytes have come and wait in the socket."""
-        t = self._transport
-        if t is None or t.fileno() < 0:
-            return 0
-        found = fcntl.ioctl(t.fileno(), termios.FIONREAD, bytes(_INT.size))
-        return int(_INT.unpack(found)[0])
+        return 0 if self._transport is None else unread(self._transport.fileno())
 
     def watch(self, poller: select.poll) -> None:
         """Have the poller return when the socket has something to do."""

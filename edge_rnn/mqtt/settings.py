@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import ssl
+import struct
+import termios
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+_INT = struct.Struct("i")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,14 @@ def acknowledge_now(sock: Any) -> None:
     unless told not to, each time anew."""
     if hasattr(socket, "TCP_QUICKACK") and hasattr(sock, "setsockopt"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
+def unread(fileno: int) -> int:
+    """How many bytes wait in a socket, 0 where there is none."""
+    if fileno < 0:
+        return 0
+    found = fcntl.ioctl(fileno, termios.FIONREAD, bytes(_INT.size))
+    return int(_INT.unpack(found)[0])
 
 
 def describe(e: Exception) -> str:
