@@ -91,7 +91,7 @@ class Wires:
 
     def poll(self, timeout: float, most: int) -> None:
         """See `Link.poll`; where there is nothing else to do, messages wait for more: `gather`."""
-        if timeout and self.input.patience():
+        if timeout and self.input.patience() and not self.output.full:
             gather(self.input, self._wakeup, self._max_delay, self._clock)
         wait(self._links, self._wakeup, timeout)
         for link in self._links:

@@ -106,6 +106,11 @@ class Link:
         return self._transport.patience()
 
     @property
+    def full(self) -> bool:
+        """Do publications wait until the broker confirms those before them?"""
+        return self._window.full or not self.room
+
+    @property
     def unread(self) -> int:
         """How many bytes have come and wait in the socket."""
         return 0 if self._transport is None else unread(self._transport.fileno())

@@ -35,6 +35,11 @@ class Window:
         return len(self._waiting) + len(self._pending)
 
     @property
+    def full(self) -> bool:
+        """Does something wait until the broker confirms what was sent before it?"""
+        return bool(self._waiting)
+
+    @property
     def unsent(self) -> int:
         """How many wait whom nothing will send after us."""
         return sum(not p.qos for p in self._waiting)

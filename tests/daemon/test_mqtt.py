@@ -16,6 +16,8 @@ from edge_rnn.errors import BrokerError
 from edge_rnn.messages import Message
 from edge_rnn.metrics import Metrics
 from edge_rnn.mqtt import Inbox, Link, Settings, Status
+from edge_rnn.mqtt.transport import Publication
+from edge_rnn.mqtt.window import Window
 
 DYNSEC = next(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so"), None)
 
@@ -67,6 +69,18 @@ def test_a_signal_ends_the_wait_for_more(stack):
     source = Arriving(range(1, 9))
     gather(source, read, 60.0, time.monotonic)
     assert source.looks == 1
+
+
+def test_a_window_is_full_until_the_broker_confirms():
+    window = Window(Metrics())
+    window.limit = 1
+    window.put(Publication("t", b"1", 1, False))
+    window.put(Publication("t", b"2", 1, False))
+    (sent,) = window.take()
+    assert window.full
+    window.confirm([sent.mid], [])
+    window.take()
+    assert not window.full and len(window) == 1
 
 
 class Arriving:
