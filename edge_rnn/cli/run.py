@@ -38,9 +38,6 @@ def run(ctx: click.Context, file: Path, check: bool, as_json: bool) -> None:
     except OSError as e:
         click.echo(f"edge-rnn: {e}", err=True)
         ctx.exit(1)
-    except MemoryError:  # not even for a farewell: Python itself may crash on a longer way out
-        os.write(2, _NO_MEMORY)
-        os._exit(1)
 
 
 def _serve(file: Path, as_json: bool) -> None:
@@ -49,7 +46,11 @@ def _serve(file: Path, as_json: bool) -> None:
     with Signals() as signals:
         from edge_rnn.cli.serving import serve
 
-        serve(file, signals, as_json=as_json)
+        try:
+            serve(file, signals, as_json=as_json)
+        except MemoryError:  # not even for a farewell: Python itself crashes on a longer way out
+            os.write(2, _NO_MEMORY)
+            os._exit(1)
 
 
 def _check(file: Path, as_json: bool) -> None:

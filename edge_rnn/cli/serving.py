@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import math
 import sys
@@ -19,6 +20,7 @@ from edge_rnn.signals import Signals
 def serve(file: Path, signals: Signals, *, as_json: bool) -> None:
     """Serve a pipeline until stopped, logging to stderr. Raises what `daemon.run` does."""
     _log_to_stderr(as_json)
+    faulthandler.enable()  # a crash of Python itself, such as for want of memory, says where
     run(file, signals)
 
 
