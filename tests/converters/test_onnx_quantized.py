@@ -57,7 +57,7 @@ def test_dynamic_quantization(weights: QuantType, tmp_path: Path) -> None:
     report = convert_with_report(tmp_path / "q.onnx", "float32", check="require").report
     assert report.source_error is not None and report.source_error < 1e-5
     assert any("quantizes its activations" in note for note in report.notes)
-    assert any("moves the source's result by" in note for note in report.notes)
+    assert any("own quantization moves its result by" in note for note in report.notes)
 
 
 def test_dynamically_quantized_weights_are_read_exactly(tmp_path: Path) -> None:

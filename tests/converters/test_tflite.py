@@ -14,7 +14,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from edge_rnn import Session
-from edge_rnn.errors import EdgeRnnError, UnsupportedError
+from edge_rnn.errors import EdgeRnnError, MismatchError, UnsupportedError
 from edge_rnn_converters import convert_with_report
 from edge_rnn_converters.peers.litert_file import Graph
 from edge_rnn_converters.tflite.file import load
@@ -125,10 +125,21 @@ def test_integers_are_the_numbers_that_they_stand_for(name: str, ops: list[str])
     assert [n.OP for n in found.model.nodes] == ops
     assert found.report.source_error is not None
     assert found.report.source_error < CLOSE
-    assert found.report.source_run is not None
-    gap = re.search(r"differ from that by up to ([\d.]+)", found.report.source_run)
+    gap = re.search(r"own quantization moves its result by ([\d.]+) \(rms", found.report.notes[-1])
     assert gap is not None
     assert float(gap[1]) > 100 * CLOSE
+
+
+def test_a_file_that_its_own_quantization_spoils_is_refused(tmp_path: Path) -> None:
+    """As an ONNX file is: its hidden layer leaves what its integers hold."""
+    model = schema.ModelT.InitFromPackedBuf((GOLDEN / "dense_int8.tflite").read_bytes(), 0)
+    hidden = model.subgraphs[0].tensors[model.subgraphs[0].operators[1].inputs[0]].quantization
+    hidden.scale = hidden.scale / np.float32(50)
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    (tmp_path / "m.tflite").write_bytes(builder.Output())
+    with pytest.raises(MismatchError, match="the source's own quantization differs"):
+        convert_with_report(tmp_path / "m.tflite", "float32", check="require")
 
 
 def test_integer_weights_survive_our_own_quantization_unchanged() -> None:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.errors import MismatchError
-from edge_rnn.graph import F32
 from edge_rnn_converters.detect import Format
 from edge_rnn_converters.onnx import quantized
 from edge_rnn_converters.onnx.file import load
-from edge_rnn_converters.source import CannotRunError, Options, Source, SourceRun
+from edge_rnn_converters.source import CannotRunError, Options, Source
 from edge_rnn_converters.tensors.execute import as_source
-from edge_rnn_converters.tensors.run import Engine, GraphRunner
-
-MOST = 0.1
+from edge_rnn_converters.tensors.run import Engine, GraphRunner, QuantizedRunner
 
 
 def read(path: Path, form: Format, options: Options) -> Source:
@@ -35,35 +30,7 @@ def read(path: Path, form: Format, options: Options) -> Source:
     assert isinstance(source.run, GraphRunner)  # noqa: S101 - as it was just made
     original = replace(source.run, open=lambda: _open(file.blob))
     notes = (*source.notes, quantized.ACTIVATIONS)
-    return replace(source, run=_QuantizedRunner(source.run, original), notes=notes)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _QuantizedRunner:
-    """Runs a source without the quantization of its activations, and says what that changes.
-
-    Eight bits leave each activation a noise of 1 / (255 sqrt(12)) of its range, 0.1 %: where the
-    two differ by more than MOST of the result, it is not that noise.
-    """
-
-    plain: GraphRunner
-    original: GraphRunner
-
-    def __call__(self, x: F32) -> SourceRun:
-        """The run of the graph without it.
-
-        Raises CannotRunError, and MismatchError where the two differ too much.
-        """
-        run, given = self.plain(x), self.original(x)
-        error = float(np.sqrt(np.mean((run.y - given.y) ** 2)))
-        usual = float(np.sqrt(np.mean(run.y**2)))
-        if not error <= MOST * usual:
-            raise MismatchError(
-                f"{given.framework} with the source's own quantization differs from its weights "
-                f"in float by {error:.2g} (rms, of {usual:.2g}): convert the float32 model"
-            )
-        note = f"quantizing its activations moves the source's result by {error:.2g} (rms)"
-        return replace(run, notes=(note,))
+    return replace(source, run=QuantizedRunner(source.run, original), notes=notes)
 
 
 def _open(blob: bytes) -> Engine:

@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.graph import F32
 from edge_rnn_converters import litert
-from edge_rnn_converters.source import CannotRunError, Runner, SourceRun
+from edge_rnn_converters.source import CannotRunError
 from edge_rnn_converters.tensors.run import Engine
-
-
-@dataclass(frozen=True, slots=True)
-class QuantizedRunner:
-    """Runs a file's float32 twin, and tells how far the file itself is from it."""
-
-    twin: Runner
-    own: Runner
-
-    def __call__(self, x: F32) -> SourceRun:
-        """x (T, I) -> the twin's outputs. Raises CannotRunError."""
-        exact, integers = self.twin(x), self.own(x)
-        gap = np.abs(exact.y - integers.y).max()
-        text = f"{exact.framework}, in float32; its integers differ from that by up to {gap:.3g}"
-        return replace(exact, framework=text)
 
 
 def engine(

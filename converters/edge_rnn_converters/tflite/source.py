@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ from edge_rnn_converters.detect import Format
 from edge_rnn_converters.source import Options, Source
 from edge_rnn_converters.tensors.execute import as_source
 from edge_rnn_converters.tensors.graph import TensorGraph, TensorInput, needed
-from edge_rnn_converters.tensors.run import GraphRunner
+from edge_rnn_converters.tensors.run import GraphRunner, QuantizedRunner
 from edge_rnn_converters.tflite import fused, loops, maths, moves, sweeps, variables
 from edge_rnn_converters.tflite.file import load
-from edge_rnn_converters.tflite.run import QuantizedRunner, engine
+from edge_rnn_converters.tflite.run import engine
 from edge_rnn_converters.tflite.translate import KNOWN, Translation, translate
 from edge_rnn_converters.tflite.twin import float_twin, quantized
 
@@ -53,7 +54,20 @@ def read(path: Path, form: Format, options: Options) -> Source:
     twin = source.run
     assert isinstance(twin, GraphRunner)  # noqa: S101 - as `as_source` makes it
     own = replace(twin, open=lambda: engine(file.blob, *names, kept))
-    return replace(source, run=QuantizedRunner(twin, own), notes=(*source.notes, _INTEGERS))
+    run = QuantizedRunner(twin, own, _held(t, t.graph.inputs), _held(t, t.graph.outputs))
+    return replace(source, run=run, notes=(*source.notes, _INTEGERS))
+
+
+def _held(t: Translation, numbers: Iterable[int]) -> tuple[float, float]:
+    """The least and the greatest number that any of the tensors holds."""
+    ranges = []
+    for tensor in map(t.tensor, numbers):
+        q, kind = tensor.quantization, tensor.dtype
+        if q is None or kind is None or kind.kind not in "iu":
+            return -np.inf, np.inf
+        limits = np.array([np.iinfo(kind).min, np.iinfo(kind).max])
+        ranges.append((limits - q.zero.flat[0]) * q.scale.flat[0])
+    return float(np.min(ranges)), float(np.max(ranges))
 
 
 def _graph(t: Translation) -> TensorGraph:
