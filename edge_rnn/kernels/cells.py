@@ -25,11 +25,16 @@ I64 = NDArray[np.int64]
 @kernel
 def copy(a: F32, i: int, b: F32, j: int, n: int) -> None:
     """b[j : j + n] = a[i : i + n]."""
-    whole = n - n % LANES
-    for k in range(0, whole, LANES):
+    k = 0
+    while k + LANES <= n:
         store(b, j + k, load(a, i + k))
-    for k in range(whole, n):
-        b[j + k] = a[i + k]
+        k += LANES
+    while k + 4 <= n:
+        store(b, j + k, load(a, i + k, 4))
+        k += 4
+    while k < n:
+        store(b, j + k, load(a, i + k, 1))
+        k += 1
 
 
 @kernel

@@ -24,7 +24,7 @@ from edge_rnn.kernels.integers import (
 )
 from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.products import SHORTS
-from edge_rnn.kernels.simd import LANES, fma, load, splat
+from edge_rnn.kernels.simd import LANES, fma, leading, load, splat
 
 _LIMIT8, _LIMIT16 = (np.float32(limit) for limit in LIMITS.values())
 _TINY, _0 = np.float32(1e-30), np.float32(0)
@@ -46,25 +46,39 @@ def _size(x: F32, i: int, n: int) -> np.float32:
     sizes = same(_NONE, LANES)
     for k in range(i, i + whole, LANES):
         sizes = larger_size(sizes, load(x, k))
+    if n > whole:  # what follows is read, too: there is room for whole vectors
+        sizes = larger_size(sizes, leading(load(x, i + whole), n - whole))
     size = largest(sizes)
-    for k in range(i + whole, i + n):
-        v = abs(x[k])
-        if size == size and not v <= size:
-            size = v
     return _TINY if size < _TINY else size
 
 
 @kernel
-def poison(x: F32, i: int, n: int) -> np.float32:
+def _poison(x: F32, i: int, n: int) -> np.float32:
     """0, or NaN where a number of x[i : i + n] is not finite."""
     whole = n // LANES * LANES
+    total = _zeros_of(x, i, i + whole)
+    if n > whole:
+        total = fma(leading(load(x, i + whole), n - whole), splat(_0), total)
+    return largest(larger_size(same(_NONE, LANES), total))
+
+
+@kernel
+def _zeros_of(x: F32, i: int, end: int) -> F32:
+    """Zeros, NaN in a lane where a number of x[i : end], whole vectors, is not finite."""
     total = splat(_0)
-    for k in range(i, i + whole, LANES):
+    for k in range(i, end, LANES):
         total = fma(load(x, k), splat(_0), total)
-    found = largest(larger_size(same(_NONE, LANES), total))
-    for k in range(i + whole, i + n):
-        found += abs(x[k]) * _0
-    return found
+    return total
+
+
+@kernel
+def all_finite(x: F32) -> bool:
+    """Is every number of x?"""
+    whole = x.size // LANES * LANES
+    finite = largest(larger_size(same(_NONE, LANES), _zeros_of(x, 0, whole))) == _0
+    for k in range(whole, x.size):
+        finite &= bool(np.isfinite(x[k]))
+    return bool(finite)
 
 
 @kernel
@@ -105,7 +119,7 @@ def quantize(a: I64, x: F32, rows_x: I64, p: F32, s: F32, rows: I64) -> None:
     limit = _LIMIT16 if format in (_INT8_INT16, _INT4_INT16) else _LIMIT8
     for k in range(rows.size):
         i, r = rows_x[k] + a[1], rows[k]
-        size = fixed + poison(x, i, n) if fixed > 0 else _size(x, i, n)
+        size = fixed + _poison(x, i, n) if fixed > 0 else _size(x, i, n)
         s[r + a[3]] = size / limit
         _write(x, i, n, limit / size, format, s, r + a[2])
 

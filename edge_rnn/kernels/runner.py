@@ -34,7 +34,7 @@ from edge_rnn.kernels.opcodes import (
     Op,
 )
 from edge_rnn.kernels.products import dots, floats, nibble_dots, wide_dots
-from edge_rnn.kernels.quantizing import poison, quantize
+from edge_rnn.kernels.quantizing import all_finite, quantize
 from edge_rnn.kernels.views import flat, in_rows, prefetch, viewer
 from edge_rnn.kernels.windows import gather_windows, skip, unmasked
 
@@ -142,7 +142,7 @@ def evict_order(table: NDArray[Any], order: I64) -> int:
 
 @kernel
 def _check(table: NDArray[Any], slots: I64, vocabularies: I64, x: F32) -> int:
-    finite = poison(flat(x), 0, x.size) == 0
+    finite = all_finite(flat(x))
     for b in range(slots.size):
         if b + _AHEAD < slots.size:
             prefetch(table, slots[b + _AHEAD] & 0xFFFFFFFF)

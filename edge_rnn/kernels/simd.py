@@ -121,6 +121,11 @@ def part(v: F32, k: int, n: int) -> F32:
     return v[k * n : (k + 1) * n]
 
 
+def leading(v: F32, n: int) -> F32:
+    """The first n numbers of a vector, 0 in the other lanes."""
+    return np.where(np.arange(v.size) < n, v, np.float32(0))
+
+
 def less(a: F32, b: F32) -> NDArray[np.bool_]:
     """a < b in each lane; false where either is NaN."""
     return np.asarray(a < b)
@@ -234,6 +239,16 @@ def _part(typing: Any, v: Any, k: Any, n: Any) -> Any:
     return Vector(v.element, count)(v, k, n), generate
 
 
+def _leading(typing: Any, v: Any, n: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        words = ir.VectorType(ir.IntType(32), v.count)
+        count = spread(builder, builder.trunc(args[1], ir.IntType(32)), v.count)
+        kept = builder.icmp_signed("<", ir.Constant(words, list(range(v.count))), count)
+        return builder.select(kept, args[0], ir.Constant(v.llvm, None))
+
+    return v(v, types.intp), generate
+
+
 def _less(typing: Any, a: Any, b: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fcmp_ordered("<", *args)
@@ -282,6 +297,7 @@ lower(splat, _splat)
 lower(fma, _fma)
 lower(sqrt, _sqrt)
 lower(part, _part)
+lower(leading, _leading)
 lower(less, _less)
 lower(select, _select)
 lower(operator.add, _add)
