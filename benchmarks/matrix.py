@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-import limits
+from benchmarks import limits
 from edge_rnn.cli import peers
 from edge_rnn.cli.measure import ROUNDS, compare
 from edge_rnn.graph import F32, Gru, Input, Lstm, Matrix, Model

@@ -1,7 +1,7 @@
 """Many streams for hours of event time, replayed at full speed: memory, and each stream alone.
 
-    python benchmarks/replay.py                          # 100,000 streams, two hours: 12 million
-    python benchmarks/replay.py --streams 2000 --hours 0.2
+    python -m benchmarks.replay                          # 100,000 streams, two hours: 12 million
+    python -m benchmarks.replay --streams 2000 --hours 0.2
 
 Messages are numbered, so that ordering, holds and marks are at work, and streams may go idle
 (ttl). Memory is looked at when a quarter, a half, ... of the messages are through: all streams are

@@ -23,7 +23,7 @@ from edge_rnn_converters.peers import litert_peer, nodes
 from edge_rnn_converters.peers.nodes import int8
 from tests.core import models
 
-MATRIX = Path(__file__).parents[2] / "benchmarks" / "matrix.py"
+ROOT = Path(__file__).parents[2]
 PACKAGES = {"litert": "ai_edge_litert", "onnxruntime": "onnxruntime", "torch": "torch"}
 INSTALLED = [name for name, package in PACKAGES.items() if find_spec(package)]
 NODES = ("rnn", "rnn_relu", "lstm", "gru_after", "gru_before", "scale", "activation", "softmax")
@@ -197,7 +197,11 @@ def test_bench_against_peers_as_a_table(file: Path, tmp_path: Path) -> None:
 def test_the_matrix_measures_what_is_installed_and_sets_bars() -> None:
     options = ("--only", "lstm w8a8 batch 1 H=32|over reading", "--rounds", "1", "--json")
     done = subprocess.run(
-        [sys.executable, str(MATRIX), *options], capture_output=True, check=True, timeout=100
+        [sys.executable, "-m", "benchmarks.matrix", *options],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        timeout=100,
     )
     report = json.loads(done.stdout)
     rows = {row["peer"]: row for row in report["matrix"]}
