@@ -10,27 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.graph import F32, GROUP
+from edge_rnn.graph import F32
 from edge_rnn.kernels.cpu import LEVEL
 from edge_rnn.kernels.dots import (
     dot2,
     dot4,
-    dot4_nibbles,
     dot8,
-    high_nibbles,
-    low_nibbles,
-    no_pairs,
     pair_sums,
-    pairs,
-    pairs_joined,
     quad,
     quads,
     shorts,
     two_quads,
-    upper_nibbles,
 )
-from edge_rnn.kernels.formats import BLOCK, FLIP, NIBBLES_BY_OUTPUT
-from edge_rnn.kernels.integers import add, ints, joined, low_byte, same, shift, subtract, to_float
+from edge_rnn.kernels.formats import BLOCK, FLIP
+from edge_rnn.kernels.integers import add, ints, joined, low_byte, same, shift, to_float
 from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.simd import fma, load, splat, store
 
@@ -42,9 +35,6 @@ SHARED = LEVEL.dot in ("vnni", "sdot")
 
 FOUR_ROWS = LEVEL.dot == "vnni" and LEVEL.lanes == 16
 """There are registers for the sums of four rows, so that multiplying, not loading, is the limit."""
-
-SHORT_SUMS = LEVEL.dot == "maddubs"
-"""The sums of a group of 4-bit weights are made in 16 bits."""
 
 PAIRED = LEVEL.dot == "smull"
 """Two quads are multiplied at once, for one row and one block at a time."""
@@ -201,68 +191,6 @@ def _bytes1(w: I8, at: int, K: int, x: I8, r: int, a: I32) -> F32:
 
 
 @kernel
-def _two_outputs(w: I8, at: int, x: I8, r: int, sum_x: np.int32) -> I32:
-    """`_group` where a byte holds the weights of two outputs."""
-    both, upper = same(np.int32(-136) * sum_x, _HALF), same(np.int32(-128) * sum_x, _HALF)
-    for k in range(r, r + GROUP, 4):
-        m, v = quads(w, at, _HALF), quad(x, k, _HALF)
-        both = dot4_nibbles(both, v, m)
-        upper = dot4_nibbles(upper, v, upper_nibbles(m))
-        at += _PAIRS
-    return joined(subtract(both, upper), shift(upper, 4))
-
-
-@kernel
-def _group(w: I8, at: int, x: I8, r: int, sum_x: np.int32) -> I32:
-    """Sums of a block over one group of 4-bit weights, stored with 8 added."""
-    if NIBBLES_BY_OUTPUT:
-        return _two_outputs(w, at, x, r, sum_x)
-    a = same(np.int32(-8) * sum_x, BLOCK)
-    if SHORT_SUMS:  # 8 times two products of at most 15 and 128
-        b = no_pairs(BLOCK)
-        for k in range(r, r + GROUP // 2, 4):
-            m = quads(w, at, BLOCK)
-            b = pairs(b, quad(x, k, BLOCK), low_nibbles(m))
-            b = pairs(b, quad(x, k + GROUP // 2, BLOCK), high_nibbles(m))
-            at += _QUADS
-        return add(a, pairs_joined(b))
-    for k in range(r, r + GROUP // 2, 4):
-        m = quads(w, at, BLOCK)
-        a = dot4_nibbles(a, quad(x, k, BLOCK), low_nibbles(m))
-        a = dot4_nibbles(a, quad(x, k + GROUP // 2, BLOCK), high_nibbles(m))
-        at += _QUADS
-    return a
-
-
-@kernel
-def _nibbles1(w: I8, at: int, G: int, x: I8, r: int, sums: I32, t: int, p: F32, scale: int) -> F32:
-    """Sums of a block over G groups, each with its own scale; sums of x stand at sums[t:]."""
-    total = splat(_0, BLOCK)
-    for g in range(G):
-        part = to_float(_group(w, at, x, r + g * GROUP, sums[t + g]))
-        total = fma(part, load(p, scale, BLOCK), total)
-        at += _QUADS * GROUP // 8
-        scale += BLOCK
-    return total
-
-
-@kernel
-def _wide_nibbles1(
-    w: I8, at: int, G: int, x: I8, r: int, sums: I32, t: int, p: F32, scale: int
-) -> F32:
-    """The same of int16 activations, whose upper bytes stand at x[r:] and lower ones after them."""
-    total = splat(_0, BLOCK)
-    for g in range(G):
-        high = to_float(_group(w, at, x, r + g * GROUP, sums[t + g]))
-        low = to_float(_group(w, at, x, r + (G + g) * GROUP, sums[t + G + g]))
-        part = fma(high, splat(_256, BLOCK), low)
-        total = fma(part, load(p, scale, BLOCK), total)
-        at += _QUADS * GROUP // 8
-        scale += BLOCK
-    return total
-
-
-@kernel
 def scaled(v: F32, a: I64, n: int, p: F32, unit: np.float32, start: F32) -> F32:
     """v times the weights' scales and the activations' unit, plus start."""
     factor = splat(unit, BLOCK)
@@ -390,20 +318,4 @@ def wide_dots(a: I64, w: I8, x: I8, x16: I16, p: F32, words: I32, y: F32, rows: 
                 v = _shorts1(w, at, K, x16, 2 * r)
             else:
                 v = _bytes1(w, at, K, x, 4 * r, _start(words, a[9] + n))
-            finish(v, a, n, p, y[rows[i] + a[8]], y, rows[i])
-
-
-@kernel
-def nibble_dots(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, rows: I64, wide: bool) -> None:
-    """MATVEC of 4-bit weights in groups, whose scales stand at p[a[9]:]."""
-    N, G = a[0], a[1]
-    for n in range(0, N, BLOCK):
-        at, scale = a[5] + n * G * GROUP // 2, a[9] + n * G
-        for i in range(rows.size):
-            r = rows[i] + a[2]
-            sums = r + G * GROUP * (2 if wide else 1) // 4
-            if wide:
-                v = _wide_nibbles1(w, at, G, x, 4 * r, words, sums, p, scale)
-            else:
-                v = _nibbles1(w, at, G, x, 4 * r, words, sums, p, scale)
             finish(v, a, n, p, y[rows[i] + a[8]], y, rows[i])

@@ -20,6 +20,7 @@ from edge_rnn.kernels.formats import Format
 from edge_rnn.kernels.fused import lstm_dots
 from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.layers import emit, layer, select_rows, spread_windows
+from edge_rnn.kernels.nibbles import nibble_dots
 from edge_rnn.kernels.norms import norm, softmax
 from edge_rnn.kernels.opcodes import (
     FROM_STATE,
@@ -33,7 +34,7 @@ from edge_rnn.kernels.opcodes import (
     STEP,
     Op,
 )
-from edge_rnn.kernels.products import dots, floats, nibble_dots, wide_dots
+from edge_rnn.kernels.products import dots, floats, wide_dots
 from edge_rnn.kernels.quantizing import all_finite, quantize
 from edge_rnn.kernels.views import flat, in_rows, prefetch, viewer
 from edge_rnn.kernels.windows import gather_windows, skip, unmasked

@@ -28,6 +28,7 @@ MULTIPLY_ADDS = {
 
 def tiles(products: ModuleType) -> dict[str, tuple[Any, Any]]:
     """(function, signature) of the tiles that the level uses."""
+    from edge_rnn.kernels import nibbles
     from edge_rnn.kernels.integers import ints, to_float
     from edge_rnn.kernels.simd import store
 
@@ -57,6 +58,9 @@ def tiles(products: ModuleType) -> dict[str, tuple[Any, Any]]:
     def wide_shorts(w, at, K, x, r, s, y):
         store(y, 0, products._shorts1(w, at, K, x, r))
 
+    def four_bit(w, at, K, x, r, s, p, y):
+        store(y, 0, nibbles._nibbles1(w, at, K, x, r, s, r, p, at))
+
     int8, int16, int32, floats = (
         types.Array(t, 1, "C") for t in (types.int8, types.int16, types.int32, types.float32)
     )
@@ -70,6 +74,8 @@ def tiles(products: ModuleType) -> dict[str, tuple[Any, Any]]:
         found["four rows"] = (four_rows, signature)
     wide = types.void(int8, n, n, int16 if products.SHORTS else int8, n, int32, floats)
     found["int16"] = (wide_shorts if products.SHORTS else wide_bytes, wide)
+    if not nibbles.SHORT_SUMS:  # AVX2's sixteen registers do not hold the totals beside a group
+        found["int4"] = (four_bit, types.void(int8, n, n, int8, n, int32, floats, floats))
     return found
 
 

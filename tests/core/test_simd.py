@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numba import njit
 
 from edge_rnn import Session
-from edge_rnn.kernels import dots, functions, integers, products
+from edge_rnn.kernels import dots, formats, functions, integers
 from edge_rnn.kernels.build import faults
 from edge_rnn.kernels.cpu import LEVELS
 from edge_rnn.kernels.simd import LANES, fma, less, load, select, splat, sqrt, store
@@ -142,9 +142,9 @@ INTEGERS = {
         integers.shift(dots.dot4(a, x, w), 8), integers.low_byte(a)
     ),
 }
-if products.NIBBLES_BY_OUTPUT:
+if formats.NIBBLES_BY_OUTPUT:
     INTEGERS["upper_nibbles"] = lambda a, x, w: dots.dot4_nibbles(a, x, dots.upper_nibbles(w))
-BLOCK = products.BLOCK
+BLOCK = formats.BLOCK
 
 
 @pytest.mark.parametrize("name", INTEGERS)
