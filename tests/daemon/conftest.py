@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -25,6 +26,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 import edge_rnn
 from edge_rnn import graph
 from edge_rnn.messages import Message, Spec
+from edge_rnn.metrics import Metrics
+from edge_rnn.mqtt import Inbox, Link, Settings
 from edge_rnn.pipeline import Pipeline
 
 PATIENCE = 20.0
@@ -267,6 +270,41 @@ def iotcore(tmp_path: Path, stack: ExitStack) -> Callable[[], IotCore]:
         return broker
 
     return start
+
+
+def open_pipe(stack: ExitStack) -> tuple[int, int]:
+    """Where to read and where to write; closed in the end."""
+    ends = os.pipe()
+    for end in ends:
+        stack.callback(os.close, end)
+    return ends
+
+
+@pytest.fixture
+def link(stack: ExitStack) -> Callable[..., Link]:
+    """Makes connections to a port."""
+    read, _ = open_pipe(stack)
+
+    def make(port: int | None = None, inbox: Inbox | None = None, **settings: Any) -> Link:
+        options = {"client_id": "c", "filters": ["in/+"], "retry_min": 0.01, "retry_max": 0.02}
+        made = Link(
+            Settings(**(options | {"host": "127.0.0.1", "port": port} | settings)),
+            Inbox(5000, "wait") if inbox is None else inbox,
+            Metrics(),
+            wakeup=read,
+            clock=time.monotonic,
+        )
+        stack.callback(made.close)
+        return made
+
+    return make
+
+
+def poll_until(link: Link, condition: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        link.poll(0.02, 100)
 
 
 @pytest.fixture

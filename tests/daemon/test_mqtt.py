@@ -15,9 +15,10 @@ from edge_rnn.daemon.wires import ENOUGH, gather
 from edge_rnn.errors import BrokerError
 from edge_rnn.messages import Message
 from edge_rnn.metrics import Metrics
-from edge_rnn.mqtt import Inbox, Link, Settings, Status
+from edge_rnn.mqtt import Inbox, Status
 from edge_rnn.mqtt.transport import Publication
 from edge_rnn.mqtt.window import Window
+from tests.daemon.conftest import open_pipe, poll_until
 
 DYNSEC = next(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so"), None)
 
@@ -93,39 +94,6 @@ class Arriving:
     def unread(self):
         self.looks += 1
         return self._unread[self.looks - 1]
-
-
-def open_pipe(stack):
-    ends = os.pipe()
-    for end in ends:
-        stack.callback(os.close, end)
-    return ends
-
-
-@pytest.fixture
-def link(stack):
-    read, _ = open_pipe(stack)
-
-    def make(port=None, inbox=None, **settings):
-        options = {"client_id": "c", "filters": ["in/+"], "retry_min": 0.05, "retry_max": 0.2}
-        made = Link(
-            Settings(**(options | {"host": "127.0.0.1", "port": port} | settings)),
-            Inbox(1000, "drop_oldest") if inbox is None else inbox,
-            Metrics(),
-            wakeup=read,
-            clock=time.monotonic,
-        )
-        stack.callback(made.close)
-        return made
-
-    return make
-
-
-def poll_until(link, condition):
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        link.poll(0.05, 100)
 
 
 def ready(link):

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from edge_rnn.errors import BrokerError
 from edge_rnn.messages import Message
 from edge_rnn.metrics import Metrics
-from edge_rnn.mqtt import Inbox, Link, Settings, tls_context
+from edge_rnn.mqtt import tls_context
 from edge_rnn.mqtt.codec import PacketReader
 from edge_rnn.mqtt.transport import Publication
 from edge_rnn.mqtt.window import Window
-from tests.daemon.conftest import free_port
+from tests.daemon.conftest import free_port, poll_until
 from tests.effort import examples
 
 CLIENTS = {
@@ -31,34 +31,6 @@ CLIENTS = {
 }
 any_client = pytest.mark.parametrize("client_of", CLIENTS.values(), ids=CLIENTS)
 any_v5 = pytest.mark.parametrize("client_of", [CLIENTS["batch"], CLIENTS["paho 5"]], ids=str)
-
-
-@pytest.fixture
-def link(stack):
-    read, write = os.pipe()
-    stack.callback(os.close, read)
-    stack.callback(os.close, write)
-
-    def make(port, **settings):
-        options = {"client_id": "c", "filters": ["in/+"], "retry_min": 0.01, "retry_max": 0.02}
-        made = Link(
-            Settings("127.0.0.1", port, **(options | settings)),
-            Inbox(5000, "wait"),
-            Metrics(),
-            wakeup=read,
-            clock=time.monotonic,
-        )
-        stack.callback(made.close)
-        return made
-
-    return make
-
-
-def poll_until(link, condition):
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        link.poll(0.02, 100)
 
 
 class Scripted:

@@ -22,37 +22,28 @@ from tests.delivery import power
 
 _SET_SYSTEM_CALL = 18  # which pointer in https://www.sqlite.org/c3ref/vfs.html
 _KEPT: list[Any] = []  # what C calls
-Condition = Callable[..., bool]
 LONGEST_COMMIT = 0.004
 
 
-def _always(*_: Any) -> bool:
-    return True
-
-
-def _forgets(_: Journal, commit: Any, letters: Any = (), delivered: Any = (), *more: Any) -> bool:
-    return bool(delivered)
-
-
-BOUNDARIES: dict[str, tuple[str, str, str, Condition]] = {
-    "opening the state file": ("journal", "load", "after", _always),
-    "before the commit": ("journal", "commit", "before", _always),
-    "inside the commit": ("journal", "_post", "before", _always),
-    "about the commit": ("journal", "commit", "about", _always),
-    "in a checkpoint": ("journal", "commit", "checkpoint", _always),
-    "after the commit": ("journal", "commit", "after", _always),
-    "before acknowledging": ("link", "ack", "before", _always),
-    "acknowledged": ("link", "ack", "after", _always),
-    "while sending": ("link", "publish", "after", _always),
-    "inside a packet": ("socket", "send", "torn", lambda _, data, *__: len(data) > 4),
-    "sent": ("outbox", "send", "after", _always),
-    "before what arrived is forgotten": ("journal", "commit", "before", _forgets),
-    "after what arrived was forgotten": ("journal", "commit", "after", _forgets),
-    "while stopping": ("service", "_flush", "before", _always),
-    "power loss": ("journal", "commit", "power", _always),
-    "power loss in a checkpoint": ("journal", "commit", "checkpoint", _always),
+BOUNDARIES: dict[str, tuple[str, str, str]] = {
+    "opening the state file": ("journal", "load", "after"),
+    "before the commit": ("journal", "commit", "before"),
+    "inside the commit": ("journal", "_post", "before"),
+    "about the commit": ("journal", "commit", "about"),
+    "in a checkpoint": ("journal", "commit", "checkpoint"),
+    "after the commit": ("journal", "commit", "after"),
+    "before acknowledging": ("link", "ack", "before"),
+    "acknowledged": ("link", "ack", "after"),
+    "while sending": ("link", "publish", "after"),
+    "inside a packet": ("socket", "send", "torn"),
+    "sent": ("outbox", "send", "after"),
+    "before what arrived is forgotten": ("journal", "commit", "before"),
+    "after what arrived was forgotten": ("journal", "commit", "after"),
+    "while stopping": ("service", "_flush", "before"),
+    "power loss": ("journal", "commit", "power"),
+    "power loss in a checkpoint": ("journal", "commit", "checkpoint"),
 }
-"""Where a process can die: whose method, which side of it, and on which calls.
+"""Where a process can die: whose method, and which side of it.
 
 about: at some microsecond while the commit runs, by another process's hand; checkpoint: the same
 while each commit also writes the database itself; torn: after a part of the bytes; power: after the
@@ -60,9 +51,22 @@ commit, whose writes `power.tear` then undoes in part.
 """
 
 
+def _forgets(_: Journal, commit: Any, letters: Any = (), delivered: Any = (), *more: Any) -> bool:
+    return bool(delivered)
+
+
+CALLS: dict[str, Callable[..., bool]] = {
+    "inside a packet": lambda _, data, *__: len(data) > 4,
+    "before what arrived is forgotten": _forgets,
+    "after what arrived was forgotten": _forgets,
+}
+"""Of some boundaries: which calls come to it."""
+
+
 def die(boundary: str, count: int, seed: int) -> None:
     """Have the process be killed when it comes to the boundary for the count-th time."""
-    owner, name, side, condition = BOUNDARIES[boundary]
+    owner, name, side = BOUNDARIES[boundary]
+    comes = CALLS.get(boundary, lambda *_, **__: True)
     reached = 0
 
     def plant(kind: type) -> None:
@@ -70,7 +74,7 @@ def die(boundary: str, count: int, seed: int) -> None:
 
         def killed(self: Any, *args: Any, **kwargs: Any) -> Any:
             nonlocal reached
-            reached += condition(self, *args, **kwargs)
+            reached += comes(self, *args, **kwargs)
             if reached < count:
                 return original(self, *args, **kwargs)
             return SIDES[side](original, random.Random(seed), self, *args, **kwargs)
