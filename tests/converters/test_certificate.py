@@ -21,7 +21,7 @@ from edge_rnn.cli import cli
 from edge_rnn.errors import InputError, ModelError, ModelFileError
 from edge_rnn.graph import Dense, Gru, Input, Lstm, Matrix, Model, Softmax
 from edge_rnn_converters import compare
-from edge_rnn_converters.certificate import Bounds, Certified, certify, compute, page
+from edge_rnn_converters.certificate import Bounds, Certified, certify, compute, page, plots
 from edge_rnn_converters.certificate.data import Data, generated
 from edge_rnn_converters.quantize import quantize
 from edge_rnn_converters.source import CannotRunError, SourceRun
@@ -262,6 +262,21 @@ def test_the_page_needs_nothing_else(certified: Certified) -> None:
     assert len(tags.ids) == len(set(tags.ids))
     for title in ("Error over steps", "Gates", "Confusion matrix", "Every format"):
         assert title in text
+
+
+def test_numbers_beside_an_axis_keep_their_digits() -> None:
+    """What is drawn is rounded to hundredths of a point; 0.00625 must not become 0.00."""
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        axes.plot([0, 1], [0.00625, 0.00675], label="1.23456 beside it")
+        axes.set_yticks([0.00625, 0.0065, 0.00675])
+        axes.legend()
+
+    svg = plots._svg("digits", 2, draw)
+    shown = re.findall(r">([^<>]*\d[^<>]*)<", svg)
+    assert {"0.00625", "0.00650", "0.00675", "1.23456 beside it"} <= set(shown)
+    assert not re.search(r"\d\.\d{3,}(?=[^<>]*>)", svg)
 
 
 def test_the_manual_shows_pictures_that_are_there() -> None:

@@ -156,7 +156,8 @@ def _trace(figure: Any, certified: Certified) -> None:
     panels[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
     figure.align_ylabels()
     if len(columns) > 1:
-        below.legend(loc="upper left", ncols=2, fontsize=8)
+        above: dict[str, Any] = {"bbox_to_anchor": (0, 1), "borderaxespad": 0.1, "fontsize": 8}
+        below.legend(loc="lower left", ncols=2, **above)
 
 
 def _columns(certified: Certified) -> list[str]:
