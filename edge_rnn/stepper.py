@@ -20,7 +20,7 @@ from edge_rnn.state import StateStore
 Marks: TypeAlias = NDArray[np.uint8] | NDArray[np.bool_]
 
 _NOTHING = np.empty(0, np.uint8)
-_CHUNK, _FEWEST, _TILE = 1 << 16, 16, 4
+_CHUNK, _FEWEST, _TILE = 1 << 16, 32, 4
 """Rows go through the program in chunks whose scratch is about this many bytes, so that it stays in
 a near cache; at least this many rows, so that weights are worth their loading; whole tiles of rows
 that share a load."""

@@ -127,11 +127,11 @@ def stream(nbytes: int) -> tuple[Step, int]:
 
 def peak(integer: bool) -> tuple[Step, int]:
     """(step, multiply-adds of a call), as many a second as the core can make."""
-    w, x = limits.operands()
     y = np.empty(limits.ROOM, np.float32)
     if integer:
+        w, x = limits.operands()
         return _returning(y, lambda: dot_peak(w, x, _WORK // w.size, y))
-    v, u = w.astype(np.float32), x.astype(np.float32)
+    v, u = limits.floats()
     return _returning(y, lambda: fma_peak(v, u, _WORK // v.size, y))
 
 

@@ -11,7 +11,7 @@ from edge_rnn.kernels.cpu import LEVEL
 from edge_rnn.kernels.dots import dot4, dot8, pair_sums, quad, quads, two_quads
 from edge_rnn.kernels.integers import add, ints, same, to_float
 from edge_rnn.kernels.jit import kernel
-from edge_rnn.kernels.memory import zeros
+from edge_rnn.kernels.memory import joined, zeros
 from edge_rnn.kernels.simd import F32, I32, LANES, fma, load, splat, store
 
 I8 = NDArray[np.int8]
@@ -40,10 +40,16 @@ def words(nbytes: int) -> I32:
 
 
 def operands() -> tuple[I8, I8]:
-    """(w, x) for `dot_peak`; as float32, for `fma_peak`."""
+    """(w, x) for `dot_peak`."""
     rng = np.random.default_rng(0)
     w, x = (rng.integers(-127, 128, DEPTH * n).astype(np.int8) for n in (4 * SUMS, 2 * 4))
-    return w, x
+    return joined([w], np.int8), x
+
+
+def floats() -> tuple[F32, F32]:
+    """(w, x) for `fma_peak`."""
+    w, x = operands()
+    return joined([w.astype(np.float32)], np.float32), x.astype(np.float32)
 
 
 @kernel
