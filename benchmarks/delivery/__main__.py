@@ -12,6 +12,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,17 +65,18 @@ def throughput(bench: Bench, pair: tuple[Case, Case], rounds: int, counts: Seque
 
 def latency(bench: Bench, rounds: int) -> Any:
     """Rows of the second table: with and without waiting for the disk, then what is not ours: the
-    broker alone, and the disk alone."""
-    for title, state in (("synchronous full", FULL), ("synchronous normal", NORMAL)):
-        waits: list[float] = []
-        for _ in range(rounds):
+    broker alone, and the disk alone. In turn, for other processes use the disk too."""
+    waits: dict[str, list[float]] = defaultdict(list)
+    for _ in range(rounds):
+        for title, state in (("synchronous full", FULL), ("synchronous normal", NORMAL)):
             case = Case(title, 1, (NUMBERED, state))
-            waits += bench.run(case, LATENCY_COUNT, rate=LATENCY_RATE, warm=1000).waits
-        yield percentiles(f"message to prediction, {title}", waits)
-    if bench.broker:
-        waits = [w for _ in range(rounds) for w in bench.alone(LATENCY_COUNT, LATENCY_RATE, 1000)]
-        yield percentiles("message through the broker and back, nobody between", waits)
-    yield percentiles("fdatasync of one page on this disk", sync_times(bench.folder))
+            run = bench.run(case, LATENCY_COUNT, rate=LATENCY_RATE, warm=1000)
+            waits[f"message to prediction, {title}"] += run.waits
+        if bench.broker:
+            alone = bench.alone(LATENCY_COUNT, LATENCY_RATE, 1000)
+            waits["message through the broker and back, nobody between"] += alone
+        waits["fdatasync of one page on this disk"] += sync_times(bench.folder)
+    return [percentiles(title, seconds) for title, seconds in waits.items()]
 
 
 def sync_times(folder: Path) -> list[float]:
