@@ -10,15 +10,15 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from edge_rnn import __version__
+from edge_rnn.config import Config
 from edge_rnn.errors import MissingExtraError
 from edge_rnn.kernels.cpu import LEVEL
 from edge_rnn.messages import REASONS
 from edge_rnn.metrics import Histogram, Metrics
+from edge_rnn.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
-
-    from edge_rnn.daemon.plan import Plan
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +68,11 @@ class Exporter:
     Raises ConfigError if the address can't be listened on.
     """
 
-    def __init__(self, plan: Plan, metrics: Metrics) -> None:
+    def __init__(self, config: Config, pipeline: Pipeline, metrics: Metrics) -> None:
         from prometheus_client import CollectorRegistry, start_http_server
 
-        self._plan, self._metrics = plan, metrics
-        table = plan.config.tables.metrics
+        self._config, self._pipeline, self._metrics = config, pipeline, metrics
+        table = config.tables.metrics
         assert table is not None  # noqa: S101 - made for it
         registry = CollectorRegistry()
         registry.register(self)
@@ -84,7 +84,7 @@ class Exporter:
             )
         except OSError as e:
             problem = f"can't listen on {table.listen}: {e.strerror}"
-            raise plan.config.source.error(("metrics", "listen"), problem) from e
+            raise config.source.error(("metrics", "listen"), problem) from e
         host, port = table.listen.rpartition(":")[0], self._server.server_port
         log.info("metrics at http://%s:%d/metrics", host, port)
 
@@ -118,7 +118,7 @@ class Exporter:
         yield core.InfoMetricFamily("edge_rnn_delivery", "What a stream is promised.", delivery)
 
     def _infos(self) -> tuple[dict[str, str], dict[str, str]]:
-        config, pipeline = self._plan.config, self._plan.pipeline
+        config, pipeline = self._config, self._pipeline
         i, state = config.tables.input, config.tables.state
         build = {
             "version": __version__,

@@ -299,4 +299,4 @@ def _open_journal(plan: Plan) -> Journal:
 
 
 def _export(plan: Plan, metrics: Metrics) -> Exporter | None:
-    return Exporter(plan, metrics) if plan.config.tables.metrics else None
+    return Exporter(plan.config, plan.pipeline, metrics) if plan.config.tables.metrics else None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from edge_rnn.errors import BrokerError
 from edge_rnn.messages import Message
 from edge_rnn.metrics import Metrics
+from edge_rnn.mqtt.clients import open_transport
 from edge_rnn.mqtt.inbox import Inbox, Receipts
 from edge_rnn.mqtt.settings import Settings, describe, unread
 from edge_rnn.mqtt.transport import (
@@ -20,7 +21,6 @@ from edge_rnn.mqtt.transport import (
     Publication,
     Refused,
     Transport,
-    open_transport,
 )
 from edge_rnn.mqtt.window import MAX_IN_FLIGHT, Window
 from edge_rnn.payload import Properties

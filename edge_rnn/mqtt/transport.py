@@ -130,14 +130,3 @@ class Transport(Protocol):
 
     def close(self, *, politely: bool) -> None:
         """End the connection; politely, so that the broker does not publish the last will."""
-
-
-def open_transport(settings: Settings, base: int) -> Transport:
-    """Connect. Imports the client that is used, and not the other. Raises OSError."""
-    if settings.client == "batch":
-        from edge_rnn.mqtt.batch import BatchTransport
-
-        return BatchTransport(settings, base)
-    from edge_rnn.mqtt.paho import PahoTransport
-
-    return PahoTransport(settings, base)

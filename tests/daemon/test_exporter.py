@@ -121,13 +121,13 @@ def test_an_address_that_others_can_reach_must_be_asked_for(write_config):
 
 def test_an_address_in_use_is_named_and_others_are_warned_of(write_config, caplog):
     plan = make_plan(served(write_config, 'listen = "0.0.0.0:0"\npublic = true'))
-    first = exporter.Exporter(plan, Metrics())
+    first = exporter.Exporter(plan.config, plan.pipeline, Metrics())
     try:
         assert "anybody who can reach 0.0.0.0:0 can read the metrics" in caplog.text
         port = first._server.server_port
         plan = make_plan(served(write_config, f'listen = "127.0.0.1:{port}"'))
         with pytest.raises(ConfigError, match=rf"listen: can't listen on 127\.0\.0\.1:{port}"):
-            exporter.Exporter(plan, Metrics())
+            exporter.Exporter(plan.config, plan.pipeline, Metrics())
     finally:
         first.close()
 

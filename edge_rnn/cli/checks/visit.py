@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from edge_rnn.errors import BrokerError
 from edge_rnn.messages import Message
 from edge_rnn.mqtt import Settings
+from edge_rnn.mqtt.clients import open_transport
 from edge_rnn.mqtt.transport import (
     CONNECT_SECONDS,
     Accepted,
     Publication,
     Refused,
     Transport,
-    open_transport,
 )
 
 PATIENCE = 5.0
