@@ -152,7 +152,7 @@ class Link:
         if t is None:
             return
         t.write()
-        if self.ready and self._window and not t.wants_write:
+        if self._let_in and self._window and not t.wants_write:
             t.publish(self._window.take())
             t.write()
 
@@ -229,6 +229,7 @@ class Link:
             log.warning(text, self.name, a.session_expiry, s.session_expiry)
         self._inbox.reconnected(a.session_present)
         self._let_in = True
+        self._window.again()
         if s.filters:
             self._subscribe(a.session_present)
         else:
@@ -265,7 +266,6 @@ class Link:
         self._metrics.connects += 1
         what = f"subscribed to {', '.join(s.filters)}" if s.filters else "publishing"
         log.info("%s: connected, %s", self.name, what)
-        self._window.again()
         if s.status:
             self.publish(s.status.topic, s.status.online, s.status.qos, s.status.retain)
 

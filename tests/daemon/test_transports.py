@@ -518,6 +518,19 @@ def test_user_properties_come_from_a_real_broker(mosquitto, link, client_of):
     assert us._inbox.take(9)[0].properties == tuple(pairs)
 
 
+def test_predictions_go_out_before_the_subscription_is_confirmed(scripted, link):
+    """A broker may confirm it only when what it has sent of an earlier session is acknowledged, and
+    that waits until the predictions before it are out."""
+    us = link(scripted.port)
+    scripted.accept(us, subscribed=False)
+    assert isinstance(scripted.next(us), mqtt5.SubscribePacket)
+    us.publish("out/a", b"1", 1, False, tag=7)
+    sent = scripted.next(us)
+    assert isinstance(sent, mqtt5.PublishPacket) and not us.ready
+    scripted.send(mqtt5.PubAckPacket(sent.packet_id))
+    poll_until(us, lambda: us.confirmed == [7])
+
+
 def test_messages_keep_their_user_properties_if_asked():
     packet = message(1, 1, user_properties=[("seq", "7"), ("seq", "8")]).write()
     for asked, properties in ((True, (("seq", "7"), ("seq", "8"))), (False, ())):
