@@ -20,7 +20,7 @@ from tests.converters.test_weight_files import checkpoint, h5
 from tests.converters.test_weights import cell
 from tests.converters.test_weights import weights as arrays_of
 
-TFLITE = Path(__file__).parents[1] / "golden" / "tflite"
+GOLDEN = Path(__file__).parents[1] / "golden"
 ARRAYS = cell("lstm", 4, 6, H) | arrays_of(fc__weight=(4, H), fc__bias=(4,))
 NETWORK = "lstm, linear, softmax"
 
@@ -41,7 +41,9 @@ def _onnx(folder: Path) -> list[Seed]:
     states = g("Reshape", after, g.const([2, 1, H]))
     model = g.model({"x": [1, I, 8], "s": [2, 1, H]}, [out, states])
     (folder / "lstm_state.onnx").write_bytes(model.SerializeToString())
-    return [Seed("gru.onnx", "onnx"), Seed("lstm_state.onnx", "onnx")]
+    written = "gru_written_learned.onnx"
+    (folder / written).write_bytes((GOLDEN / "onnx" / written).read_bytes())
+    return [Seed("gru.onnx", "onnx"), Seed("lstm_state.onnx", "onnx"), Seed(written, "onnx")]
 
 
 def _keras(folder: Path) -> list[Seed]:
@@ -57,7 +59,7 @@ def _keras(folder: Path) -> list[Seed]:
 def _tflite(folder: Path) -> list[Seed]:
     names = ["lstm.tflite", "gru_unrolled.tflite", "conv_fused.tflite", "lstm_fused_int8.tflite"]
     for name in names:
-        (folder / name).write_bytes((TFLITE / name).read_bytes())
+        (folder / name).write_bytes((GOLDEN / "tflite" / name).read_bytes())
     return [Seed(name, "tflite") for name in names]
 
 
