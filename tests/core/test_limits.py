@@ -58,14 +58,16 @@ def test_peaks_of_every_level(level: str) -> None:
     subprocess.run([sys.executable, "-c", call], cwd=ROOT, env=environment, check=True)
 
 
-@pytest.mark.skipif(not limits._ONE_ROW or limits._PAIRED, reason="another layout of the operands")
+@pytest.mark.skipif(limits._PAIRED, reason="another layout of the operands")
 def test_integer_peak_multiplies_its_operands() -> None:
     w, x = limits.operands()
     y = room()
     dot_peak(w, x, 2, y)
-    groups = w.reshape(limits.DEPTH, limits.SUMS, 4).astype(np.int64)
-    quads = (x ^ np.int8(FLIP)).astype(np.int64)[: 4 * limits.DEPTH].reshape(-1, 1, 4)
-    assert y[: limits.SUMS].tolist() == (2 * (groups * quads).sum(axis=(0, 2))).tolist()
+    n, rows = limits._N, limits.SUMS // limits._N
+    groups = w[: 4 * n * limits.DEPTH].reshape(limits.DEPTH, n, 4).astype(np.int64)
+    numbers = (x.view(np.uint8) if FLIP else x).astype(np.int64).reshape(2, limits.DEPTH, 1, 4)
+    sums = [2 * (groups * row).sum(axis=(0, 2)) for row in numbers[:rows]]
+    assert y[: limits.SUMS].tolist() == np.concatenate(sums).tolist()
 
 
 def test_a_session_does_not_load_the_limits() -> None:
