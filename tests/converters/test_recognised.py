@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
-from torch import Tensor, nn
 
 from edge_rnn.errors import UnsupportedError
 from edge_rnn.graph import Window
 from edge_rnn_converters import convert_with_report
 from tests.converters.onnx_models import Graph, I, random
+
+torch = pytest.importorskip("torch")
+from torch import Tensor, nn  # noqa: E402
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "onnx"
 H = 5

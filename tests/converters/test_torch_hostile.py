@@ -16,12 +16,12 @@ import pytest
 from edge_rnn.errors import EdgeRnnError, ModelError, UnsupportedError
 from edge_rnn_converters import convert
 from edge_rnn_converters.source import Options
-from tests.converters.test_torch import I, T, agrees, exported, quietly
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from edge_rnn_converters.torch.source import read  # noqa: E402
+from tests.converters.test_torch import I, T, agrees, exported, quietly  # noqa: E402
 
 
 class Bomb:
