@@ -5,7 +5,7 @@ from __future__ import annotations
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from edge_rnn import Session
@@ -107,14 +107,16 @@ def test_the_names_of_weights_alone_stand_for_a_format_each() -> None:
 
 
 @given(MATRICES)
+@example(np.float32([[7.9352366e15, 5.5540580e16]]))  # a scale of float64 loses a little less
 def test_int4_loses_no_more_than_plain_rounding(w: np.ndarray) -> None:
     q = int4(w)
     assert q.scale is not None and np.abs(q.data).max() <= 7
     peak = np.abs(w).max(axis=1, keepdims=True).astype(np.float64) / 7
-    peak[peak < 1e-37] = 1
-    plain = np.clip(np.rint(w / peak), -7, 7) * peak
+    scale = peak.astype(np.float32).astype(np.float64)  # as a file holds it
+    scale[scale < 1e-37] = 1
+    plain = np.clip(np.rint(w / scale), -7, 7) * scale
     lost, allowed = (((v - w.astype(np.float64)) ** 2).sum(axis=1) for v in (q.float64(), plain))
-    assert (lost <= allowed * (1 + 1e-5) + 1e-12 * peak[:, 0] ** 2 * w.shape[1]).all()
+    assert (lost <= allowed * (1 + 1e-12)).all()
 
 
 def test_int4_takes_care_of_an_outlier() -> None:
