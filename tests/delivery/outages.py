@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from edge_rnn.pipeline import Pipeline
-from tests.daemon.conftest import Mosquitto
+from tests.daemon.conftest import Mosquitto, wait_until
 from tests.delivery.forge import Forge
 from tests.delivery.rig import CONNECTED, SPEC, STREAMS, TRANSPORTS, Rig, Verdict, rig
 
@@ -62,6 +62,7 @@ def _outages(site: Rig, forge: Forge, kills: int) -> Outcome:
         away = i % 3 == 2  # the broker then holds what comes
         if away:
             assert daemon.stop() == 0, daemon.log[-3000:]
+            _hold(site)
         _busy(site)
         assert site.broker.process
         site.broker.process.kill()
@@ -75,6 +76,14 @@ def _outages(site: Rig, forge: Forge, kills: int) -> Outcome:
     assert daemon.stop() == 0, daemon.log[-3000:]
     missing = _replay_without_gaps(site)
     return Outcome(site.transport, kills, missing, site.judge())
+
+
+def _hold(site: Rig) -> None:
+    """Have the broker acknowledge a message of each stream, as soon as the publisher is back."""
+    wait_until("the publisher to be back", site.client._client.is_connected)
+    for message in site.publish(1):
+        message.wait_for_publish(PATIENCE)
+        assert message.is_published()
 
 
 def _busy(site: Rig) -> None:

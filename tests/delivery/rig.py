@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
+from paho.mqtt.client import MQTTMessageInfo
 
 import edge_rnn
 from edge_rnn.journal import Journal
@@ -95,16 +96,16 @@ class Rig:
             f'client = "{self.transport}"'
         )
 
-    def publish(self, each: int) -> None:
-        """So many messages of every stream, in turn. The first time in order: a stream that was
-        never heard of begins at its first message."""
+    def publish(self, each: int) -> list[MQTTMessageInfo]:
+        """So many messages of every stream, in turn -> which of them the broker has. The first
+        time in order: a stream that was never heard of begins at its first message."""
         topics = [f"in/d{d}" for d in range(STREAMS)]
         made = [Message(t, self._payload()) for _ in range(each) for t in topics if self._count(t)]
         self.sent += made
         result = self.oracle.feed(made, 0.0)
         self.wanted |= {(p.stream, p.run, p.n): p.payload for p in result.predictions}
-        for message in self._disordered(made) if self.numbers > each else made:
-            self.client._client.publish(message.topic, message.payload, 1)
+        going = self._disordered(made) if self.numbers > each else made
+        return [self.client._client.publish(m.topic, m.payload, 1) for m in going]
 
     def _count(self, topic: str) -> int:
         self.numbers += topic.endswith("d0")
