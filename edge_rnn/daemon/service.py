@@ -46,7 +46,7 @@ class Service:
             self._reporter = Reporter(tables, metrics)
             self._continue()
             self._wires = self._make_wires()
-            self._exporter = _export(plan, metrics)
+            self._exporter = Exporter(config, plan.pipeline, metrics) if tables.metrics else None
         except BaseException:
             self._journal.close()
             raise
@@ -126,15 +126,19 @@ class Service:
 
     def _serve_request(self, request: keeper.Request) -> keeper.Answer:
         """Answer it from the journal, when that holds all that has happened."""
-        self._settle(early=True)
-        if self._commits:
-            raise StateError("states can't be saved at the moment: see the daemon's log")
-        self._commits.save()
+        self._save()
         own = keeper.Keeper(self._journal, self._plan.pipeline.state_bytes, self._adopt)
         answer = own.answer(request)
         if isinstance(answer, keeper.Done):
             log.warning("%d streams changed by an operator", answer.streams)
         return answer
+
+    def _save(self) -> None:
+        """Have all that has happened on disk. Raises StateError, OSError if it doesn't take it."""
+        self._settle(early=True)
+        if self._commits:
+            raise StateError("states can't be saved at the moment: see the daemon's log")
+        self._commits.save()
 
     def _adopt(self, commit: Commit) -> None:
         self._reporter.evictions(self._plan.pipeline.adopt(commit))
@@ -234,12 +238,15 @@ class Service:
         )
 
     def _next_plan(self) -> Plan | None:
-        """The new configuration if we are told to read it and it is good."""
+        """The new configuration if we are told to read it, it is good, and the disk takes what is
+        written: who opens the state file writes to it, so that we could not even go back."""
         if not self._signals.take_reload():
             return None
         path = self._plan.config.source.path
         try:
             plan = make_plan(load_config(path))
+            self._save()
+            self._journal.remember("reload", "")  # a write, even if there was nothing to save
         except (EdgeRnnError, OSError) as e:
             log.error("configuration not taken, going on as before: %s", e)
             return None
@@ -296,7 +303,3 @@ def _open_journal(plan: Plan) -> Journal:
         on_model_change=state.on_model_change,
         synchronous=state.synchronous,
     )
-
-
-def _export(plan: Plan, metrics: Metrics) -> Exporter | None:
-    return Exporter(plan.config, plan.pipeline, metrics) if plan.config.tables.metrics else None

@@ -13,6 +13,7 @@ import errno
 import json
 import re
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -27,6 +28,7 @@ from tests.delivery.proxy import Proxy
 from tests.delivery.rig import CONNECTED, TRANSPORTS, Rig, Verdict, brokers, rig
 
 PATIENCE = 40.0
+NOT_TAKEN = "configuration not taken, going on as before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,8 @@ def disorder(b: Bench) -> None:
 
 
 def full_disk(b: Bench) -> None:
-    """On a file system of its own where one may be mounted, else by a limit on the file's size."""
+    """On a file system of its own where one may be mounted, else by a limit on the file's size.
+    Told to read its configuration meanwhile, the daemon goes on with the one that it has."""
     with _own_disk(b) as disk:
         _run(b)
         if disk is None:
@@ -132,7 +135,11 @@ def full_disk(b: Bench) -> None:
             b.daemon.limit("RLIMIT_FSIZE", limit)
         else:
             disks.fill(disk / "filler")
+        b.daemon.send(signal.SIGHUP)  # there is nothing to save
         b.busy(2.0)
+        refused = b.rig.log.count(NOT_TAKEN)
+        b.daemon.send(signal.SIGHUP)
+        b.wait("a refusal", lambda: b.rig.log.count(NOT_TAKEN) > refused)
         if disk is None:
             b.daemon.limit("RLIMIT_FSIZE", resource.RLIM_INFINITY)
         else:
