@@ -70,7 +70,7 @@ def test_predictions_come_in_order_and_a_restart_continues_bit_for_bit(
     assert {t: [p for u, p in got if u == t] for t, _ in answers} == {
         t: [p for u, p in answers if u == t] for t, _ in answers
     }
-    assert [p for t, p in user.messages if t == "status"] == [b"online", b"offline"] * 2
+    assert user.wait(4, "status") == [b"online", b"offline"] * 2
 
 
 def test_more_messages_wait_than_the_broker_sends_unacknowledged(
@@ -219,7 +219,7 @@ def test_predictions_go_to_another_broker_and_messages_wait_for_it(
     assert d.log.count("messages wait until") == 1
     got = [m for m in reader.messages if m[0] != "status"]
     assert got == expected(messages)[-len(got) :]
-    assert reader.messages[-1] == ("status", b"offline")
+    wait_until("the status", lambda: reader.messages[-1] == ("status", b"offline"))
 
 
 def test_sighup_reads_the_configuration_again(

@@ -51,6 +51,14 @@ def records(sender, recording):
     return recording.exists() and recording.stat().st_size and any(Reader(recording))
 
 
+def holds(recording, predictions):
+    """The recorder is another client than the one that has seen them."""
+    wait_until(
+        f"{predictions} recorded predictions",
+        lambda: sum(e.kind == "out" for e in Reader(recording)) == predictions,
+    )
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_replay_gives_the_daemons_bytes(
@@ -66,6 +74,7 @@ def test_a_replay_gives_the_daemons_bytes(
     for topic, payload in samples(299):
         sender.publish(topic, payload)
     live = sender.wait(299, "out/")
+    holds(recording, 299)
     process.send_signal(signal.SIGINT)
     code, text = finished(process)
     d.stop()
@@ -105,6 +114,7 @@ def test_a_daemon_is_verified_from_the_middle(
     assert exported.exit_code == 0, exported.output
     send(sent[60:])
     sender.wait(90)
+    holds(recording, 60)
     process.send_signal(signal.SIGTERM)
     assert finished(process)[0] == 0
     d.stop()

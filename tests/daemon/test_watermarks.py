@@ -48,9 +48,10 @@ def test_what_is_on_disk_is_told_and_told_again_to_a_broker_that_forgot(
     broker.stop()
     broker.start()  # without persistence: session and retained messages are gone
     d.wait_log("connected, subscribed", count=2)
-    user = client(broker.port, "marks/#")
+    user = client(broker.port, "marks/#", "out/#")
     wait_until("them anew", lambda: told(user) == expected)
     user.publish("in/d0", message(4))
+    user.wait(1, "out/")
     assert d.stop()["sessions_lost"] == 1
     wait_until("the last one", lambda: told(user) == expected | {"marks/d0": (0, 4)})
 
@@ -118,7 +119,7 @@ def test_a_broker_that_loses_its_disk_loses_nothing_that_is_above_the_watermark(
     with Publisher(spool, port=broker.port, **options) as p:
         send(p, 100)
         assert p.drain(20)
-        for _ in range(2):
+        for connects in (2, 3):
             send(p, 200)
             broker.process.kill()
             broker.process.wait()
@@ -126,6 +127,7 @@ def test_a_broker_that_loses_its_disk_loses_nothing_that_is_above_the_watermark(
             send(p, 100)
             broker.start()
             send(p, 100)
+            d.wait_log("connected, subscribed", count=connects)
         assert p.drain(20)
         last = dict(p._numbers)
     stats = d.stop()
