@@ -177,7 +177,8 @@ def test_a_full_queue_does_not_wait_for_the_next_commit(
 def test_a_stop_does_not_wait_for_the_next_commit(mosquitto, client, daemon, write_config, model):
     broker = mosquitto("allow_anonymous true\nmax_inflight_messages 0")
     user = client(broker.port)
-    config = write_config(broker.port, input='sequence = "q"', state='commit_every = "1h"', log=TOLD)
+    config = write_config(broker.port, input='sequence = "q"', state='commit_every = "1h"',
+                          log=TOLD)  # fmt: skip
     messages = numbered(20)
     d = daemon(config).wait_ready()
     user.publish(*messages[0])
