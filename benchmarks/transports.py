@@ -25,6 +25,7 @@ from typing import Any
 
 from edge_rnn.metrics import Metrics
 from edge_rnn.mqtt import Inbox, Link, Settings
+from edge_rnn_devices.broker import free_port
 
 CLIENTS: dict[str, dict[str, Any]] = {
     "batch, MQTT 5": {"client": "batch", "protocol": "5"},
@@ -121,9 +122,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_port()
     times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in CLIENTS}
     with mosquitto(port):
         for _ in range(options.rounds):

@@ -22,6 +22,7 @@ import edge_rnn
 from edge_rnn.graph import Dense, Feature, Gru, Input, Matrix, Model
 from edge_rnn_converters.peers.onnx_graph import StepGraph
 from edge_rnn_converters.quantize import quantize
+from edge_rnn_devices.broker import free_port
 
 H = 32
 NAMES = ("ax", "ay", "az", "gx", "gy", "gz")
@@ -206,13 +207,6 @@ def expect(p: subprocess.Popen[str], text: str) -> str:
         if text in line:
             return line
     raise click.ClickException(f"a process has ended without {text!r}:\n{''.join(seen[-20:])}")
-
-
-def free_port() -> int:
-    """That nobody listens on."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def listens(port: int) -> bool:

@@ -29,6 +29,7 @@ from edge_rnn.messages import Message, Spec
 from edge_rnn.metrics import Metrics
 from edge_rnn.mqtt import Inbox, Link, Settings
 from edge_rnn.pipeline import Pipeline
+from edge_rnn_devices.broker import free_port
 
 PATIENCE = 20.0
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
@@ -75,12 +76,6 @@ def wait_until(what: str, condition: Callable[[], object]) -> None:
         if time.monotonic() > end:
             pytest.fail(f"waited {PATIENCE} s for {what}")
         time.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def listens(port: int) -> bool:

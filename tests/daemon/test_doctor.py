@@ -17,7 +17,7 @@ from edge_rnn.cli.checks import broker, disk, files, machine
 from edge_rnn.cli.doctor import doctor
 from edge_rnn.config import load_config
 from edge_rnn.journal import Journal
-from tests.daemon.conftest import free_port
+from edge_rnn_devices.broker import free_port
 from tests.daemon.test_mqtt import DYNSEC
 
 LOGIN = 'username = "me"\npassword_file = "secret"\ntls.ca_file = "ca.pem"'

@@ -14,7 +14,8 @@ from edge_rnn.daemon import exporter
 from edge_rnn.daemon.plan import make_plan
 from edge_rnn.errors import ConfigError
 from edge_rnn.metrics import Histogram, Metrics
-from tests.daemon.conftest import free_port, wait_until
+from edge_rnn_devices.broker import free_port
+from tests.daemon.conftest import wait_until
 
 parser = pytest.importorskip("prometheus_client.parser", reason="the extra 'metrics' is missing")
 ROOT = Path(edge_rnn.__file__).parents[1]

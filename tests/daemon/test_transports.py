@@ -21,7 +21,8 @@ from edge_rnn.mqtt import tls_context
 from edge_rnn.mqtt.codec import PacketReader
 from edge_rnn.mqtt.transport import Publication
 from edge_rnn.mqtt.window import Window
-from tests.daemon.conftest import free_port, poll_until
+from edge_rnn_devices.broker import free_port
+from tests.daemon.conftest import poll_until
 from tests.effort import examples
 
 CLIENTS = {

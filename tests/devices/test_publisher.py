@@ -13,8 +13,9 @@ import pytest
 
 from edge_rnn.messages import Message, Spec
 from edge_rnn.pipeline import Pipeline
+from edge_rnn_devices.broker import free_port
 from edge_rnn_devices.publisher import Publisher, SpoolFullError
-from tests.daemon.conftest import MOSQUITTO, Client, Mosquitto, free_port, make_model, wait_until
+from tests.daemon.conftest import MOSQUITTO, Client, Mosquitto, make_model, wait_until
 
 pytestmark = [
     pytest.mark.process,
@@ -23,6 +24,7 @@ pytestmark = [
 SPEC = Spec(["in/{d}"], "out/{d}", sequence="seq", epoch="epoch")
 SENDING = """
 import random, sys, time
+from edge_rnn_devices.broker import free_port
 from edge_rnn_devices.publisher import Publisher
 p = Publisher(sys.argv[1], "127.0.0.1", int(sys.argv[2]), topic="in/{stream}", client_id="sensor")
 r = random.Random()
