@@ -8,38 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.errors import PayloadError
 from edge_rnn.graph import F32, Model, masked
-from edge_rnn.journal import Commit, Held, Saved
-from edge_rnn.messages import Message, Outgoing, Reason, Rejected, Result, Spec
-from edge_rnn.ordering import Number, Turn
-from edge_rnn.payload import Encoder, Sample
+from edge_rnn.journal import Commit, Saved
+from edge_rnn.messages import Message, Outgoing, Rejected, Result, Spec
+from edge_rnn.ordering import Turn
+from edge_rnn.payload import Encoder
+from edge_rnn.reading import Item, Reader
 from edge_rnn.session import Session
 from edge_rnn.state import Eviction, StreamState
-from edge_rnn.topics import Route, Routes
 from edge_rnn.turns import Turns
-
-_NO_SAMPLE = Sample(())
-
-
-class _Item(msgspec.Struct, gc=False):
-    """A message whose turn may come: with a sample to step, or the reason why there is none.
-    `fresh`: its stream begins anew with it."""
-
-    stream: str
-    epoch: int
-    sequence: Any  # a Number where messages are numbered
-    message: Message
-    route: Route
-    sample: Sample
-    rejected: Rejected | None = None
-    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,8 +47,7 @@ class Pipeline:
 
     def __init__(self, model: Model, spec: Spec) -> None:
         self.model, self.spec = model, spec
-        self.routes = Routes(spec.topics, spec.stream, spec.output, spec.capacity)
-        self._decoder, self._stamps = spec.decoder(model), spec.stamps
+        self._reader = Reader(model, spec)
         self._encoder = Encoder(model.classes, probabilities=model.output_is_probability)
         self._widths = model.input_width, model.output_width
         self._now = 0.0
@@ -83,7 +63,7 @@ class Pipeline:
         self._stored: set[str] = set()  # what the journal holds, so that it can be told to forget
         self._forgotten: set[str] = set()
         self._evictions: list[Eviction] = []
-        self._turns: Turns[_Item] = Turns(
+        self._turns: Turns[Item] = Turns(
             spec.sequence is not None,
             spec.hold,
             spec.hold_size,
@@ -143,8 +123,8 @@ class Pipeline:
         SnapshotError if they are not this model's.
         """
         self._now = now
-        held = (self._read(self._again(h)) for h in saved.held)
-        self._turns.load(saved, (m for m in held if isinstance(m, _Item)), now)
+        held = (self._reader.again(h) for h in saved.held)
+        self._turns.load(saved, (m for m in held if isinstance(m, Item)), now)
         self._open(saved.states)
         return self._take_evictions()
 
@@ -183,14 +163,15 @@ class Pipeline:
         self._forgotten.clear()
         self._turns.saved()
 
-    def _rows(self, messages: Sequence[Message], result: Result) -> list[_Item]:
+    def _rows(self, messages: Sequence[Message], result: Result) -> list[Item]:
         """The messages to step, each when it is its turn."""
-        rows: list[_Item] = []
+        rows: list[Item] = []
         numbered, passes, now = self._turns.numbered, self._turns.passes, self._now
+        read = self._reader.read
         for turn in self._turns.expire(now):
             self._take(turn, rows, result)
         for message in messages:
-            item = self._read(message)
+            item = read(message)
             if isinstance(item, Rejected):
                 result.rejected.append(item)
             elif not numbered:
@@ -204,39 +185,7 @@ class Pipeline:
                     self._take(turn, rows, result)
         return rows
 
-    def _read(self, message: Message) -> _Item | Rejected:
-        """What a message says. One that can't be used has its turn too, if it tells its number: it
-        is not missing."""
-        route = self.routes.route(message.topic)
-        if route is None:
-            detail = f"{message.topic!r} matches no input topic"
-            return Rejected(message, "bad_topic", detail, "")
-        if message.retain and not self.spec.retained:
-            detail = "kept by the broker; input.retained is off"
-            return Rejected(message, "retained", detail, route.pattern)
-        number: tuple[int, Number] | None = None
-        try:
-            if self._stamps:
-                number = self._stamps.read(message.properties)
-            sample = self._decoder.decode(message.payload)
-        except PayloadError as e:
-            reason: Reason = e.reason  # type: ignore[assignment]
-            rejected = Rejected(message, reason, str(e), route.pattern)
-            number = number or self._decoder.number(message.payload)
-            if number is None:
-                return rejected
-            return _Item(route.stream, *number, message, route, _NO_SAMPLE, rejected)
-        if number is not None:
-            epoch, sequence = number
-            sample = Sample(sample.features, sample.timestamp, sequence, epoch)
-        return _Item(route.stream, sample.epoch, sample.sequence, message, route, sample)
-
-    def _again(self, h: Held) -> Message:
-        """A message that was held; its number is not always in its payload."""
-        properties = self._stamps.write(h.epoch, int(h.sequence)) if self._stamps else ()
-        return Message(h.topic, h.payload, properties=properties)
-
-    def _take(self, turn: Turn[_Item], rows: list[_Item], result: Result) -> None:
+    def _take(self, turn: Turn[Item], rows: list[Item], result: Result) -> None:
         """It is this message's turn; before it, something may be missing."""
         if turn.gap is not None:
             result.gaps.append(turn.gap)
@@ -246,7 +195,7 @@ class Pipeline:
                 self._fresh.add(turn.message.stream)
         self._admit(turn.message, rows, result)
 
-    def _admit(self, item: _Item, rows: list[_Item], result: Result) -> None:
+    def _admit(self, item: Item, rows: list[Item], result: Result) -> None:
         """It is to be stepped, unless it can't be or its stream has stopped."""
         stream = item.stream
         if item.rejected is not None:
@@ -260,7 +209,7 @@ class Pipeline:
                 item.fresh = True
             rows.append(item)
 
-    def _advance(self, rows: list[_Item], result: Result) -> None:
+    def _advance(self, rows: list[Item], result: Result) -> None:
         """Step all rows in order, and answer them."""
         for chunk in self._chunks(rows):
             streams = [row.stream for row in chunk]
@@ -281,7 +230,7 @@ class Pipeline:
                 self._dirty.pop(stream, None)
         self._dirty.update(dict.fromkeys(reversed(last)))
 
-    def _answer(self, rows: list[_Item], batch: _Batch, result: Result) -> None:
+    def _answer(self, rows: list[Item], batch: _Batch, result: Result) -> None:
         steps, run, encode = self._steps, self._turns.run, self._encoder.encode
         marks = (batch.y, batch.emitted, batch.counted, batch.diverged)
         columns = (column.tolist() for column in marks)
@@ -302,7 +251,7 @@ class Pipeline:
         self._steps[stream] = 0
         self._turns.restart(stream)
 
-    def _chunks(self, rows: list[_Item]) -> Iterator[list[_Item]]:
+    def _chunks(self, rows: list[Item]) -> Iterator[list[Item]]:
         """The rows in parts that can be stepped at once: not where one begins anew, and not where
         the session has to evict for room."""
         starts = [0, *(i for i, row in enumerate(rows) if row.fresh and i), len(rows)]
@@ -311,7 +260,7 @@ class Pipeline:
             if part:
                 yield from [part] if self._fits(part) else ([row] for row in part)
 
-    def _fits(self, rows: list[_Item]) -> bool:
+    def _fits(self, rows: list[Item]) -> bool:
         """False when the batch makes the session evict for room: whom depends on the order, so
         the batch then has to be stepped one message at a time."""
         new = {row.stream for row in rows}.difference(self._steps)

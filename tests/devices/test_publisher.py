@@ -24,7 +24,6 @@ pytestmark = [
 SPEC = Spec(["in/{d}"], "out/{d}", sequence="seq", epoch="epoch")
 SENDING = """
 import random, sys, time
-from edge_rnn_devices.broker import free_port
 from edge_rnn_devices.publisher import Publisher
 p = Publisher(sys.argv[1], "127.0.0.1", int(sys.argv[2]), topic="in/{stream}", client_id="sensor")
 r = random.Random()
