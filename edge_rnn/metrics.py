@@ -85,6 +85,11 @@ class Metrics:
     answer: Histogram = field(default_factory=_seconds)
     now: Gauges = Gauges()
 
+    def drop(self, reason: str, count: int) -> None:
+        """So many messages are lost; none leaves no trace."""
+        if count:
+            self.dropped[reason] += count
+
     def summary(self) -> dict[str, Any]:
         """Name -> number; the nested counters as name.reason, only those that counted."""
         flat: dict[str, Any] = {}

@@ -55,24 +55,3 @@ class Inbox:
             self._waiting = deque(m for m in self._waiting if not m.mid)
         else:
             self._waiting = deque(msgspec.structs.replace(m, mid=0) for m in self._waiting)
-
-
-class Receipts:
-    """Which messages may be acknowledged: those that are processed, in the order they came."""
-
-    def __init__(self) -> None:
-        self._unacked: deque[int] = deque()
-        self._settled: set[int] = set()
-
-    def expect(self, mids: Sequence[int]) -> None:
-        """These have come."""
-        self._unacked.extend(mids)
-
-    def settle(self, mids: Sequence[int]) -> list[int]:
-        """These are processed -> those that may be acknowledged now."""
-        self._settled.update(mids)
-        ready = []
-        while self._unacked and self._unacked[0] in self._settled:
-            ready.append(self._unacked.popleft())
-        self._settled.difference_update(ready)
-        return ready

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import select
 from collections.abc import Callable, Iterable, Sequence
 
@@ -12,7 +11,9 @@ from edge_rnn.errors import BrokerError
 from edge_rnn.messages import Message
 from edge_rnn.metrics import Metrics
 from edge_rnn.mqtt.clients import open_transport
-from edge_rnn.mqtt.inbox import Inbox, Receipts
+from edge_rnn.mqtt.inbox import Inbox
+from edge_rnn.mqtt.intake import Intake
+from edge_rnn.mqtt.retries import Retries
 from edge_rnn.mqtt.settings import Settings, describe, unread
 from edge_rnn.mqtt.transport import (
     Accepted,
@@ -26,8 +27,6 @@ from edge_rnn.mqtt.window import MAX_IN_FLIGHT, Window
 from edge_rnn.payload import Properties
 
 HANDSHAKE_SECONDS = 10.0
-_SHORT_LIVED = 3  # connections in a row, and something is wrong
-_IDS = 1 << 16
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +55,11 @@ class Link:
         self.ready = False
         self._let_in = False  # some brokers send us messages before they say that we're ready
         self._window = Window(metrics)
-        self._receipts = Receipts()
+        self._intake = Intake(self.name, inbox, metrics)
         self._transport: Transport | None = None
-        self._base = 0  # which this connection's packet ids are above
-        self._failures = 0
         self._known = bool(settings.known)
-        self._retry_at = self._since = clock()
-        self._receiving = True
+        self._since = clock()
+        self._retries = Retries(settings.retry_min, settings.retry_max, self._since)
 
     @property
     def room(self) -> int:
@@ -96,13 +93,13 @@ class Link:
             self._take(self._transport.read(most))
             self._check_handshake()
             self.flush()
-        elif self._clock() >= self._retry_at:
+        elif self._clock() >= self._retries.at:
             self._connect()
 
     def patience(self) -> float:
         """Seconds until there is something to do, whatever the socket says."""
         if self._transport is None:
-            return max(0.0, self._retry_at - self._clock())
+            return max(0.0, self._retries.at - self._clock())
         return self._transport.patience()
 
     @property
@@ -140,11 +137,9 @@ class Link:
         self._window.forget()
 
     def ack(self, messages: Iterable[Message]) -> None:
-        """The messages are processed. Acknowledgements go out in the order the messages came,
-        because some brokers disconnect who does otherwise."""
+        """The messages are processed."""
         if self._transport is not None:
-            mids = [m.mid for m in messages if m.mid > self._base]
-            self._transport.acknowledge(self._receipts.settle(mids))
+            self._transport.acknowledge(self._intake.processed(messages))
 
     def flush(self) -> None:
         """Write what the socket takes without waiting."""
@@ -158,7 +153,7 @@ class Link:
 
     def stop_receiving(self) -> None:
         """Leave what still comes to the broker: it sends QoS 1 messages again next time."""
-        self._receiving = False
+        self._intake.stop()
 
     def offline(self) -> None:
         """Publish the status's offline message."""
@@ -170,25 +165,19 @@ class Link:
         """Disconnect without the last will; the broker keeps the session."""
         if self._transport is not None:
             self._drop(politely=True)
-        self._count_dropped("unsent", self._window.unsent)
+        self._metrics.drop("unsent", self._window.unsent)
 
     def _connect(self) -> None:
         self._since = self._clock()
-        self._base += _IDS
         try:
-            self._transport = open_transport(self.settings, self._base)
+            self._transport = open_transport(self.settings, self._intake.begin())
         except (OSError, UnicodeError) as e:
             self._retry(describe(e))
         else:
             self._transport.write()
 
     def _retry(self, reason: str) -> None:
-        """Schedule the next try; waits grow until a connection has lasted longer than they do."""
-        s = self.settings
-        longest = min(s.retry_max, s.retry_min * 2.0 ** min(self._failures, 30))
-        wait = longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads clients, no secret
-        self._failures += 1
-        self._retry_at = self._clock() + wait
+        wait = self._retries.failed(self._clock())
         log.warning("%s: %s; next try in %.1f s", self.name, reason, wait)
 
     def _take(self, a: Arrivals) -> None:
@@ -201,7 +190,7 @@ class Link:
         if a.confirmed:
             self._window.confirm(a.confirmed, a.errors)
         if a.messages:
-            self._receive(a)
+            self._transport.acknowledge(self._intake.take(a))
         if a.ended is not None:
             self._lost(a.ended)
 
@@ -269,31 +258,6 @@ class Link:
         if s.status:
             self.publish(s.status.topic, s.status.online, s.status.qos, s.status.retain)
 
-    def _receive(self, a: Arrivals) -> None:
-        self._metrics.received += len(a.messages)
-        if not self._receiving:
-            self._count_dropped("stopping", sum(not m.mid for m in a.messages))
-            return
-        self._receipts.expect([m.mid for m in a.messages if m.mid])
-        if a.malformed:
-            self._set_malformed_aside(a)
-        gone, policy = self._inbox.put(a.messages), self._inbox.policy
-        if gone and not self._metrics.dropped[policy]:
-            log.warning("the queue of %s is full: %s, counted", self._inbox.size, policy)
-        self._count_dropped(policy, len(gone))
-        self.ack(gone)
-
-    def _set_malformed_aside(self, a: Arrivals) -> None:
-        if not self._metrics.dropped["malformed"]:
-            log.warning("%s: a malformed message: %s; counted from now", self.name, a.malformed[0])
-        self._count_dropped("malformed", len(a.malformed))
-        self.ack([m for m in a.messages if not m.topic])
-        a.messages = [m for m in a.messages if m.topic]
-
-    def _count_dropped(self, reason: str, count: int) -> None:
-        if count:
-            self._metrics.dropped[reason] += count
-
     def _check_handshake(self) -> None:
         late = self._clock() - self._since > HANDSHAKE_SECONDS
         if self._transport is not None and not self.ready and late:
@@ -309,10 +273,10 @@ class Link:
                 f"{self.name}: another client has taken over our session by using our client id "
                 f"{s.client_id!r}: give each client its own broker.client_id"
             )
-        if answered and lasted > s.retry_max:
-            self._failures = 0
+        if answered:
+            self._retries.lasted(lasted)
         hint = ""
-        if answered and self._failures >= _SHORT_LIVED:
+        if answered and self._retries.many:
             hint = f"; does another client use the client id {s.client_id!r}?"
         elif not answered and s.protocol == "5":
             hint = '; if it speaks MQTT 3.1.1 only, set broker.protocol = "3.1.1"'
@@ -327,9 +291,8 @@ class Link:
     def _drop(self, *, politely: bool) -> None:
         assert self._transport is not None  # noqa: S101 - asked for then only
         self._transport.close(politely=politely)
-        self._count_dropped("unsent", self._transport.unsent)
+        self._metrics.drop("unsent", self._transport.unsent)
         self._transport, self.ready, self._let_in = None, False, False
-        self._receipts = Receipts()
 
 
 def wait(links: Iterable[Link], wakeup: int, timeout: float) -> None:
