@@ -7,37 +7,29 @@ term. The nodes' docstrings have the equations.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from edge_rnn.graph import F32, CoupledLstm, Gru, Lstm, Matrix, MinGru, Node, Rnn, tensors
-from edge_rnn_converters.recurrence.forms import (
-    F64,
-    Applied,
-    Form,
-    FormError,
-    Lane,
-    Product,
-    as_products,
+from edge_rnn_converters.recurrence.equations import (
+    ODD,
+    Cell,
+    Sums,
+    activation,
+    alone,
+    applied,
+    as_sums,
+    cleaned,
+    factors,
+    ones,
+    other_share,
+    same,
+    turned_gate,
 )
-
-_ODD = ("sigmoid", "hard_sigmoid_keras2", "hard_sigmoid_relu6")
-"""Activations with 1 - act(x) = act(-x)."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Cell:
-    """The variables of a step: its input `x`, of width I, and its states' elements and next forms.
-
-    A cell has one state, h, or two: h and c, the one that the other follows from.
-    """
-
-    x: str
-    I: int
-    states: Mapping[str, tuple[Lane, Form]]
+from edge_rnn_converters.recurrence.forms import F64, Applied, Form, FormError, Lane, Product
 
 
 def match(cell: Cell) -> tuple[Node, tuple[str, ...]]:
@@ -66,120 +58,39 @@ def _candidates(cell: Cell) -> Iterator[tuple[Node, tuple[str, ...]]]:
                 yield node, (hidden, carried)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Sums:
-    """w x + u h + b, in float64; what is not there is zero."""
-
-    w: F64
-    u: F64
-    b: F64
-
-
-def _sums(cell: Cell, form: Form, h: Product) -> _Sums | None:
-    """The form as W x + U h + b; `h` is what U is multiplied by."""
-    form = as_products(form, {cell.x, *(lane.source for lane, _ in cell.states.values())})
-    affine, n = form.affine(), form.n
-    x = Product.of([Lane(cell.x, cell.I, np.arange(cell.I))])
-    width = len(h.atoms[0].index) if isinstance(h.atoms[0], Lane) else h.atoms[0].form.n
-    zero = {x.key: np.zeros((n, cell.I)), h.key: np.zeros((n, width))}
-    if set(form.terms) - {b""} or set(affine.parts) - set(zero):
-        return None
-    found = {key: affine.parts[key][1] if key in affine.parts else zero[key] for key in zero}
-    return _Sums(found[x.key], found[h.key], affine.const)
-
-
 def _rnn(cell: Cell, h: Lane, after: Form) -> Node | None:
-    act, inner = _activation(after)
-    sums = _sums(cell, inner, Product.of([h]))
+    act, inner = activation(after)
+    sums = as_sums(cell, inner, Product.of([h]))
     if sums is None or not sums.u.any():
         return None
     return Rnn("", cell.x, Matrix(sums.w), Matrix(sums.u), _f32(sums.b), act)  # type: ignore[arg-type]
 
 
-def _activation(form: Form) -> tuple[str, Form]:
-    """(act, v) where the form is act(v), else itself of the linear one."""
-    atom = _alone(form)
-    return (atom.act, atom.form) if atom is not None else ("linear", form)
-
-
-def _alone(form: Form) -> Applied | None:
-    """The activation that the form is."""
-    if len(form.terms) != 1:
-        return None
-    ((product, affine),) = form.terms.values()
-    match product.atoms:
-        case (Applied() as atom,) if not affine.parts and np.all(affine.const == 1):
-            return atom
-    return None
-
-
-def _applied(form: Form) -> list[Applied]:
-    """The activations that are factors of the form's terms, each once."""
-    found = {a.key: a for p, _ in form.terms.values() for a in p.atoms if isinstance(a, Applied)}
-    return list(found.values())
-
-
-def _one(n: int) -> Form:
-    return Form.const(np.ones(n))
-
-
-def _atom(atom: Applied | Lane, n: int) -> Form:
-    return Form.atom(n, atom)
-
-
 def _gru(cell: Cell, h: Lane, after: Form) -> Node | None:
     """h' = (1 - z) n + z h, or with the gate's other sign z n + (1 - z) h."""
     n = after.n
-    for gate in _applied(after):
-        z, H = _atom(gate, n), _atom(h, n)
-        for keeps in (z, _one(n).minus(z)):
+    for gate in applied(after):
+        z, H = Form.atom(n, gate), Form.atom(n, h)
+        for keeps in (z, ones(n).minus(z)):
             rest = after.minus(keeps.times(H))
-            candidate = _other_share(rest, gate, keeps is z)
-            if candidate is None or h.key in _factors(candidate):
+            candidate = other_share(rest, gate, keeps is z)
+            if candidate is None or h.key in factors(candidate):
                 continue
-            form = gate.form if keeps is z else _turned_gate(gate)
+            form = gate.form if keeps is z else turned_gate(gate)
             node = None if form is None else _gated(cell, h, gate.act, form, candidate)
             if node is not None:
                 return node
     return None
 
 
-def _other_share(rest: Form, gate: Applied, one_minus: bool) -> Form | None:
-    """n of rest = (1 - gate) n, or of rest = gate n."""
-    if not one_minus:
-        return rest.without(gate)
-    free, _ = rest.parted(lambda product: product.without(gate) is None)
-    z = _atom(gate, rest.n)
-    return free if _same(_one(rest.n).minus(z).times(free), rest) else None
-
-
-def _factors(form: Form) -> set[bytes]:
-    return {atom.key for product, _ in form.terms.values() for atom in product.atoms}
-
-
-def _turned_gate(gate: Applied) -> Form | None:
-    """v with gate = 1 - act(v)."""
-    return gate.form.scaled(np.full(gate.form.n, -1.0)) if gate.act in _ODD else None
-
-
-def _same(a: Form, b: Form) -> bool:
-    """Equal up to the roundings of the float64 sums that made them."""
-    gap = a.minus(b)
-    for _, affine in gap.terms.values():
-        arrays = [affine.const, *(m for _, m in affine.parts.values())]
-        if any(np.abs(m).max(initial=0) > 1e-9 for m in arrays):
-            return False
-    return True
-
-
 def _gated(cell: Cell, h: Lane, act: str, z: Form, candidate: Form) -> Node | None:
-    zs = _sums(cell, z, Product.of([h]))
-    kind, inner = _activation(candidate)
+    zs = as_sums(cell, z, Product.of([h]))
+    kind, inner = activation(candidate)
     if zs is None:
         return None
     for reset in _resets(inner):
         found = _after(cell, h, reset, inner) or _before(cell, h, reset, inner)
-        rs = _sums(cell, reset.form, Product.of([h]))
+        rs = as_sums(cell, reset.form, Product.of([h]))
         if found is None or rs is None or reset.act != act:
             continue
         where, n, rb = found
@@ -189,11 +100,11 @@ def _gated(cell: Cell, h: Lane, act: str, z: Form, candidate: Form) -> Node | No
     return _minimal(cell, h, act, zs, candidate)
 
 
-def _minimal(cell: Cell, h: Lane, act: str, zs: _Sums, candidate: Form) -> Node | None:
+def _minimal(cell: Cell, h: Lane, act: str, zs: Sums, candidate: Form) -> Node | None:
     """h' = (1 - z) n + z h is minGRU's (1 - z') h + z' n with z' = 1 - z."""
-    kind, inner = _activation(candidate)
-    n = _sums(cell, inner, Product.of([h]))
-    if n is None or n.u.any() or zs.u.any() or act not in _ODD:
+    kind, inner = activation(candidate)
+    n = as_sums(cell, inner, Product.of([h]))
+    if n is None or n.u.any() or zs.u.any() or act not in ODD:
         return None
     w, b = np.concatenate([-zs.w, n.w]), np.concatenate([-zs.b, n.b])
     return MinGru("", cell.x, Matrix(w), _f32(b), act, kind)  # type: ignore[arg-type]
@@ -205,19 +116,19 @@ def _resets(form: Form) -> list[Applied]:
     return list(atoms.values())
 
 
-def _after(cell: Cell, h: Lane, reset: Applied, form: Form) -> tuple[str, _Sums, F64] | None:
+def _after(cell: Cell, h: Lane, reset: Applied, form: Form) -> tuple[str, Sums, F64] | None:
     """W x + b + r (U h + rb)."""
     free, gated = form.parted(lambda product: product.without(reset) is None)
     inner = gated.without(reset)
-    x, u = _sums(cell, free, Product.of([h])), inner and _sums(cell, inner, Product.of([h]))
+    x, u = as_sums(cell, free, Product.of([h])), inner and as_sums(cell, inner, Product.of([h]))
     if x is None or not u or x.u.any() or u.w.any():
         return None
     return "after", replace(x, u=u.u), u.b
 
 
-def _before(cell: Cell, h: Lane, reset: Applied, form: Form) -> tuple[str, _Sums, F64] | None:
+def _before(cell: Cell, h: Lane, reset: Applied, form: Form) -> tuple[str, Sums, F64] | None:
     """W x + U (r h) + b."""
-    sums = _sums(cell, form, Product.of([h, reset]))
+    sums = as_sums(cell, form, Product.of([h, reset]))
     return None if sums is None or not sums.u.any() else ("before", sums, np.zeros(form.n))
 
 
@@ -244,19 +155,19 @@ class _Gates:
 
 def _cell_gates(c: Lane, after: Form) -> Iterator[_Gates]:
     """c' = f c + i g; with f = 1 - i; with i = 1 - f."""
-    n, C = after.n, _atom(c, after.n)
-    for gate in _applied(after):
-        z = _atom(gate, n)
+    n, C = after.n, Form.atom(after.n, c)
+    for gate in applied(after):
+        z = Form.atom(n, gate)
         rest = after.minus(z.times(C))
-        for i in _applied(rest):
+        for i in applied(rest):
             g = rest.without(i)
-            if g is not None and i.act == gate.act and c.key not in _factors(g):
+            if g is not None and i.act == gate.act and c.key not in factors(g):
                 yield _Gates(gate.act, i.form, gate.form, g)
-        turned, g = _turned_gate(gate), _other_share(rest, gate, True)
-        if turned is not None and g is not None and c.key not in _factors(g):
+        turned, g = turned_gate(gate), other_share(rest, gate, True)
+        if turned is not None and g is not None and c.key not in factors(g):
             yield _Gates(gate.act, turned, None, g)
-        g = after.minus(_one(n).minus(z).times(C)).without(gate)
-        if g is not None and c.key not in _factors(g):
+        g = after.minus(ones(n).minus(z).times(C)).without(gate)
+        if g is not None and c.key not in factors(g):
             yield _Gates(gate.act, gate.form, None, g)
 
 
@@ -267,23 +178,23 @@ def _output_gates(after: Form, c_after: Form) -> Iterator[tuple[Applied, str, F6
     if len(after.terms) == 1 and len(parts) == 1 and not after.affine().const.any():
         ((product, projection),) = parts
         whole = Form.atom(projection.shape[1], *product.atoms)
-    for o in _applied(whole):
+    for o in applied(whole):
         seen = whole.without(o)
-        inner = None if seen is None else _alone(seen)
-        if inner is not None and inner.form.n == c_after.n and _same(inner.form, c_after):
+        inner = None if seen is None else alone(seen)
+        if inner is not None and inner.form.n == c_after.n and same(inner.form, c_after):
             yield o, inner.act, projection
-        elif seen is not None and seen.n == c_after.n and _same(seen, c_after):
+        elif seen is not None and seen.n == c_after.n and same(seen, c_after):
             yield o, "linear", projection
 
 
 def _assembled(
     cell: Cell, h: Lane, c: Lane, c_after: Form, gates: _Gates, o: Applied, hidden: str
 ) -> Lstm | None:
-    old = _atom(c, c_after.n)
-    candidate, g_form = _activation(gates.g)
+    old = Form.atom(c_after.n, c)
+    candidate, g_form = activation(gates.g)
     looking = [_look(cell, h, form, old) for form in (gates.i, gates.f) if form is not None]
     sums = [*looking, _look(cell, h, o.form, c_after)]
-    g = _sums(cell, g_form, Product.of([h]))
+    g = as_sums(cell, g_form, Product.of([h]))
     if o.act != gates.act or g is None or any(s is None for s in sums):
         return None
     blocks = [s[0] for s in sums if s is not None]
@@ -297,7 +208,7 @@ def _assembled(
     )  # fmt: skip
 
 
-def _look(cell: Cell, h: Lane, form: Form, c: Form) -> tuple[_Sums, F64] | None:
+def _look(cell: Cell, h: Lane, form: Form, c: Form) -> tuple[Sums, F64] | None:
     """(sums, p) of W x + U h + b + p c, where c may be a form itself."""
     key = next(iter(c.terms))
     there = form.terms[key][1] if key in form.terms else None
@@ -305,18 +216,8 @@ def _look(cell: Cell, h: Lane, form: Form, c: Form) -> tuple[_Sums, F64] | None:
     if there is not None and not there.parts and c.n == form.n:
         p = there.const / c.terms[key][1].const if np.all(c.terms[key][1].const) else p
     rest = form.minus(c.scaled(p)) if p.any() else form
-    sums = _sums(cell, _cleaned(rest), Product.of([h]))
+    sums = as_sums(cell, cleaned(rest), Product.of([h]))
     return None if sums is None else (sums, p)
-
-
-def _cleaned(form: Form) -> Form:
-    """Without terms that are what rounding left of a difference."""
-    kept = {
-        key: (product, affine)
-        for key, (product, affine) in form.terms.items()
-        if key == b"" or affine.parts or np.abs(affine.const).max(initial=0) > 1e-12
-    }
-    return Form(form.n, kept)
 
 
 def _f32(a: F64) -> F32:

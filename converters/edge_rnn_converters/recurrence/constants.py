@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.errors import UnsupportedError
-from edge_rnn_converters.recurrence.step import MOVES, Space, Steps
+from edge_rnn_converters.recurrence.moves import MOVES
+from edge_rnn_converters.recurrence.step import Space, Steps
 from edge_rnn_converters.tensors.graph import Op, TensorGraph
 
 _POINTWISE = ("Add", "Sub", "Mul", "Div", "Neg", "Equal", "Where", "Sigmoid", "Tanh", "Relu")

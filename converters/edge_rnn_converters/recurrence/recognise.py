@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from edge_rnn import reference
 from edge_rnn.graph import Input, Model, Node
-from edge_rnn_converters.recurrence.cells import Cell, match, rounded
+from edge_rnn_converters.recurrence.cells import match, rounded
+from edge_rnn_converters.recurrence.equations import Cell
 from edge_rnn_converters.recurrence.forms import F64, Form, FormError, Lane, sources
 from edge_rnn_converters.recurrence.step import WAY_OUT, Space, Steps, Symbols
 from edge_rnn_converters.source import refuse

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from edge_rnn.errors import UnsupportedError
 from edge_rnn_converters.recurrence.forms import Lane, Product
+from edge_rnn_converters.recurrence.moves import MOVES
 from edge_rnn_converters.recurrence.recognise import Found, Step, StepState, groups, recognise
 from edge_rnn_converters.recurrence.step import (
-    MOVES,
     WAY_OUT,
     Space,
     Steps,
