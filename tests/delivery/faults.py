@@ -9,26 +9,25 @@ the end every prediction must be there, byte for byte, and every state must have
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import re
 import resource
-import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.delivery import disks
-from tests.delivery.forge import Forge, Forked
+from tests.delivery.bench import Bench, end, run
+from tests.delivery.disk_faults import (
+    disk_errors,
+    disk_turns_read_only,
+    full_disk,
+    read_only_disk,
+)
+from tests.delivery.forge import Forge
 from tests.delivery.proxy import Proxy
-from tests.delivery.rig import CONNECTED, TRANSPORTS, Rig, Verdict, brokers, rig
-
-PATIENCE = 40.0
-NOT_TAKEN = "configuration not taken, going on as before"
+from tests.delivery.rig import CONNECTED, TRANSPORTS, Verdict, brokers, rig
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,44 +44,6 @@ class Outcome:
     @property
     def good(self) -> bool:
         return bool(self.said) and self.verdict.good
-
-
-class Bench:
-    """A daemon behind a proxy, some of whose messages are answered already."""
-
-    def __init__(self, site: Rig, forge: Forge, proxy: Proxy, **tables: str) -> None:
-        self.rig, self.forge, self.proxy = site, forge, proxy
-        site.port = proxy.port
-        self.tables = {"broker": "keepalive = 1"} | tables
-        self.daemon: Forked
-        self.how = "recovered"
-
-    def start(self, *preparations: list[object]) -> Forked:
-        """A daemon, which may be one that can't go on."""
-        self.connects = self.rig.log.count(CONNECTED)
-        self.daemon = self.forge.start(self.rig.config(**self.tables), *preparations)
-        return self.daemon
-
-    def busy(self, seconds: float, each: int = 2) -> None:
-        """Messages come for so long."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.rig.publish(each)
-            time.sleep(0.05)
-
-    def wait(self, what: str, condition: Callable[[], object]) -> None:
-        """Until this is so. Nothing is published meanwhile."""
-        end = time.monotonic() + PATIENCE
-        while not condition():
-            log = self.rig.log[-3000:]
-            assert time.monotonic() < end, f"waited {PATIENCE} s for {what}:\n{log}"
-            time.sleep(0.02)
-
-    def subscribed(self) -> None:
-        self.wait("a connection", lambda: self.rig.log.count(CONNECTED) > self.connects)
-
-    def complete(self) -> None:
-        self.wait("all predictions", lambda: self.rig.complete)
 
 
 def reset(b: Bench) -> None:
@@ -125,77 +86,6 @@ def disorder(b: Bench) -> None:
     b.proxy.disorder = False
 
 
-def full_disk(b: Bench) -> None:
-    """On a file system of its own where one may be mounted, else by a limit on the file's size.
-    Told to read its configuration meanwhile, the daemon goes on with the one that it has."""
-    with _own_disk(b) as disk:
-        _run(b)
-        if disk is None:
-            limit = b.rig.state_file.with_name("p.state-wal").stat().st_size + 5000
-            b.daemon.limit("RLIMIT_FSIZE", limit)
-        else:
-            disks.fill(disk / "filler")
-        b.daemon.send(signal.SIGHUP)  # there is nothing to save
-        b.busy(2.0)
-        refused = b.rig.log.count(NOT_TAKEN)
-        b.daemon.send(signal.SIGHUP)
-        b.wait("a refusal", lambda: b.rig.log.count(NOT_TAKEN) > refused)
-        if disk is None:
-            b.daemon.limit("RLIMIT_FSIZE", resource.RLIM_INFINITY)
-        else:
-            (disk / "filler").unlink()
-        _end(b)
-
-
-def read_only_disk(b: Bench) -> None:
-    with _own_disk(b) as disk:
-        assert disk is not None, "mounting a file system needs root"
-        _run(b)
-        assert b.daemon.stop() == 0
-        disks.remount(disk, "ro")
-        b.rig.publish(5)
-        assert b.start().status() == 1
-        b.how = "stopped, exit code 1"
-        disks.remount(disk, "rw")
-        b.start()
-        _end(b)
-
-
-def disk_errors(b: Bench) -> None:
-    """What is written fails for a while: as on a bad card, then as on a read-only file system.
-    Told to stop meanwhile, the daemon says that it has not saved all."""
-    broken = b.rig.folder / "broken"
-    _run(b)
-    assert b.daemon.stop() == 0
-    for number in (errno.EIO, errno.EROFS):
-        for stop in (True, False):
-            b.start(["failing writes", str(broken), number])
-            b.subscribed()
-            b.busy(0.3)
-            broken.touch()
-            b.busy(1.5)
-            if stop:
-                assert b.daemon.stop() == 1
-            broken.unlink()
-        _end(b)
-
-
-def disk_turns_read_only(b: Bench) -> None:
-    """The kernel makes it so after an error, with the files open, and until it is mounted anew."""
-    with _own_disk(b, "ext4") as disk:
-        assert disk is not None, "mounting a file system needs root"
-        _run(b)
-        disks.break_ext4(disk)
-        b.busy(2.0)
-        assert b.daemon.stop() == 1
-        assert b.start().status() == 1
-        b.how = "stopped, exit code 1"
-        disks.unmount(disk)
-        assert disks.mount(disk, "ext4")
-        b.start()
-        _end(b)
-
-
 def wall_clock(b: Bench) -> None:
     """A day back, then a year ahead, then a day back."""
     offset = b.rig.folder / "offset"
@@ -206,12 +96,12 @@ def wall_clock(b: Bench) -> None:
         offset.write_text(str(86400 * days))
         b.busy(0.4)
     b.how = "not affected"
-    _end(b)
+    end(b)
 
 
 def out_of_memory(b: Bench) -> None:
     """In the middle of a batch that is stepped and half answered."""
-    _run(b)
+    run(b)
     assert b.daemon.stop() == 0
     for count in (1, 7, 33):
         b.start(["out of memory", count])
@@ -219,13 +109,13 @@ def out_of_memory(b: Bench) -> None:
         assert b.daemon.status() == 1
     b.how = "stopped, exit code 1"
     b.start()
-    _end(b)
+    end(b)
 
 
 def little_memory(b: Bench) -> None:
     """Its address space may hardly grow, and much comes at once. CPython may crash where it has no
     memory for a call's frame: then its fault handler says so, and the exit code is a signal's."""
-    _run(b)
+    run(b)
     pages = int(Path(f"/proc/{b.daemon.pid}/statm").read_text().split()[0])
     b.daemon.limit("RLIMIT_AS", pages * resource.getpagesize() + (1 << 18))
     b.rig.publish(1500)
@@ -234,29 +124,16 @@ def little_memory(b: Bench) -> None:
         status = b.daemon.status()
         b.how = f"stopped, exit code {status}"
         b.start()
-    _end(b)
-
-
-def _run(b: Bench) -> None:
-    b.start()
-    b.subscribed()
-    b.busy(0.3)
-    b.complete()
-
-
-def _end(b: Bench) -> None:
-    b.busy(0.2)
-    b.complete()
-    assert b.daemon.stop() == 0, b.rig.log[-3000:]
+    end(b)
 
 
 def _through(network: Callable[[Bench], None]) -> Callable[[Bench], None]:
     """The daemon runs on throughout."""
 
     def fault(b: Bench) -> None:
-        _run(b)
+        run(b)
         network(b)
-        _end(b)
+        end(b)
 
     return fault
 
@@ -279,25 +156,6 @@ FAULTS: dict[str, tuple[Callable[[Bench], None], str]] = {
 """What is done, and what the log must say."""
 
 
-@contextmanager
-def _own_disk(b: Bench, kind: str = "tmpfs") -> Iterator[Path | None]:
-    """The state file is on a file system of its own, if this user may mount one."""
-    disk = b.rig.folder / "disk"
-    disk.mkdir()
-    b.rig.state_file = disk / "p.state"
-    if not disks.mount(disk, kind):
-        yield None
-        return
-    try:
-        yield disk
-    finally:
-        b.daemon.kill()
-        saved = [(f.name, f.read_bytes()) for f in disk.glob("p.state*")]
-        disks.unmount(disk)
-        for name, content in saved:
-            (disk / name).write_bytes(content)
-
-
 def faults(
     names: Iterable[str], transports: Iterable[str] = TRANSPORTS, seed: int = 0
 ) -> Iterator[Outcome]:
@@ -307,8 +165,8 @@ def faults(
             broker = brokers()["mosquitto"](Path(top) / str(i))
             with rig(broker, transport, seed + i) as site, Proxy(site.port) as p:
                 bench = Bench(site, forge, p)
-                run, wanted = FAULTS[name]
-                run(bench)
+                make, wanted = FAULTS[name]
+                make(bench)
                 said = re.search(wanted, site.log)
                 text = said[0][-100:] if said else ""
                 yield Outcome(name, "mosquitto", transport, text, bench.how, site.judge())
