@@ -14,6 +14,7 @@ from edge_rnn.graph import Dense, Embedding, Gru, Input, Matrix, Model, digest, 
 from edge_rnn.validation import validate
 from edge_rnn_converters.quantize import ALIASES, PRECISIONS, Precision, int4, int8, quantize
 from tests.core import models
+from tests.effort import examples
 
 FLOATS = st.floats(-(2.0**99), 2.0**99, width=32)
 MATRICES = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=6), elements=FLOATS)
@@ -32,6 +33,7 @@ def model(scale: float = 1.0) -> Model:
 
 
 @given(MATRICES)
+@examples(100)
 def test_int8_is_within_half_a_step_and_never_minus_128(w: np.ndarray) -> None:
     q = int8(w)
     assert q.data.dtype == np.int8 and q.scale is not None
@@ -44,6 +46,7 @@ def test_int8_is_within_half_a_step_and_never_minus_128(w: np.ndarray) -> None:
 
 
 @given(MATRICES)
+@examples(100)
 def test_int8_keeps_sign_and_zero(w: np.ndarray) -> None:
     q = int8(w).data.astype(int)
     assert (q * np.sign(w) >= 0).all()
@@ -51,6 +54,7 @@ def test_int8_keeps_sign_and_zero(w: np.ndarray) -> None:
 
 
 @given(MATRICES)
+@examples(100)
 def test_int8_rows_do_not_know_of_each_other(w: np.ndarray) -> None:
     np.testing.assert_array_equal(int8(w).data[:1], int8(w[:1]).data)
 
@@ -107,6 +111,7 @@ def test_the_names_of_weights_alone_stand_for_a_format_each() -> None:
 
 
 @given(MATRICES)
+@examples(100)
 @example(np.float32([[7.9352366e15, 5.5540580e16]]))  # a scale of float64 loses a little less
 def test_int4_loses_no_more_than_plain_rounding(w: np.ndarray) -> None:
     q = int4(w)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from edge_rnn.errors import PayloadError
 from edge_rnn.payload import Decoder, Encoder, Prediction, Sample, parse_path, vocabularies
+from tests.effort import examples
 
 NESTED = Decoder(3, fields=["accel.x", "values[2]", '["odd.key"]'], timestamp="meta.t")
 DOCUMENT = {"accel": {"x": 1}, "values": [None, "?", 2.5], "odd.key": -3, "meta": {"t": "noon"}}
@@ -102,6 +103,7 @@ def test_an_index_outside_its_vocabulary_is_refused(vocabulary_model, index):
 
 
 @given(st.floats(width=64, allow_nan=False, allow_infinity=False))
+@examples(100)
 def test_what_is_accepted_is_finite_in_float32_and_nothing_finite_is_refused(value):
     decoder = Decoder(1, fields=["$"])
     with np.errstate(over="ignore"):
@@ -122,6 +124,7 @@ JSON = st.recursive(
 
 
 @given(st.binary(max_size=200) | JSON.map(msgspec.json.encode))
+@examples(100)
 def test_whatever_comes_is_a_sample_or_a_payload_error(payload):
     decoders = [NESTED, Decoder(2, array="$"), Decoder(1, fields=["$"]), Decoder(2, array="a")]
     for decoder in decoders:
@@ -138,6 +141,7 @@ def test_whatever_comes_is_a_sample_or_a_payload_error(payload):
     st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=3, max_size=3),
     st.none() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(),
 )
+@examples(100)
 def test_a_valid_sample_comes_back_as_it_was_sent(features, timestamp):
     if isinstance(timestamp, float) and math.isinf(timestamp):
         return
@@ -149,6 +153,7 @@ def test_a_valid_sample_comes_back_as_it_was_sent(features, timestamp):
 
 
 @given(st.lists(st.integers(0, 2**32 - 1), min_size=3, max_size=3))
+@examples(100)
 def test_a_float32_comes_back_from_an_answer_bit_for_bit(words):
     values = np.array(words, np.uint32).view(np.float32)
     if not np.isfinite(values).all():

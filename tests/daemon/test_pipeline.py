@@ -4,7 +4,7 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_rnn import turns
@@ -71,7 +71,7 @@ def test_interleaved_streams_equal_separate_ones(model, spec, samples):
         assert [m for m in together if m[0] == f"out/d{d}"] == alone
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(places=st.lists(st.integers(0, 60), max_size=8), capacity=st.integers(1, 5))
 def test_any_cut_into_batches_gives_the_same_answers(model, spec, samples, places, capacity):
     messages = samples(60, devices=4)
@@ -132,7 +132,7 @@ def test_a_stream_that_diverges_starts_anew_alone(diverging_model, places):
     assert states == {"a": 5, "b": 20}
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(places=st.lists(st.integers(0, 60), max_size=8), capacity=st.integers(2, 4))
 def test_a_message_at_a_step_without_output_is_counted_and_not_answered(
     strided_model, spec, samples, places, capacity

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_rnn.topics import Route, RouteError, Routes, overlap, parse_pattern
+from tests.effort import examples
 
 
 @pytest.mark.parametrize(
@@ -87,6 +88,7 @@ LEVELS = st.lists(st.sampled_from(["a", "b", "", "+"]), min_size=1, max_size=4)
 
 
 @given(LEVELS, LEVELS, st.booleans(), st.lists(st.sampled_from(["a", "b", ""]), min_size=1))
+@examples(100)
 def test_filters_that_match_one_topic_overlap(a, b, deep, topic):
     first = "/".join([*a, "#"] if deep else a)
     second = "/".join(b)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from edge_rnn_devices.scoreboard import Latencies, Scoreboard
 from edge_rnn_devices.screen import Screen
+from tests.effort import examples
 
 
 def said(n: int, label: str, at: float, p: float = 0.9) -> dict:
@@ -42,6 +43,7 @@ def test_gaps_and_repeats_are_counted(numbers: list[int], faults: int) -> None:
 
 
 @given(st.lists(st.floats(1e-5, 50), min_size=1, max_size=200))
+@examples(100)
 def test_percentiles_are_exact_to_a_bin(seconds: list[float]) -> None:
     latencies = Latencies()
     for s in seconds:
