@@ -197,7 +197,7 @@ class Session:
         now, store = self._clock(), self._store
         if store.ttl is not None:
             store.expire(now)
-        slots = store.alone(streams[0], now) if B == 1 else store.handles(streams, now)
+        slots = store.alone(streams, now) if B == 1 else store.handles(streams, now)
         if emitted is None:
             fault = self._step_rows(slots, now, rows, y)
         else:

@@ -6,9 +6,19 @@ fast-math and no libm, so that a result depends on nothing but its operands.
 What stands here does not import Numba, which takes most of a second: `entries` are object code.
 """
 
-from edge_rnn.kernels.context import SLOT, Status, emit_to, explain, make_context
+from edge_rnn.kernels.context import ID, SLOT, Status, emit_to, explain, make_context, make_ids
 from edge_rnn.kernels.cpu import LEVEL
-from edge_rnn.kernels.entries import WRONG_TYPE, admit, evict_order, record, step, touch
+from edge_rnn.kernels.entries import (
+    WRONG_TYPE,
+    admit,
+    enter,
+    evict_order,
+    find,
+    leave,
+    record,
+    step,
+    touch,
+)
 from edge_rnn.kernels.formats import (
     BLOCK,
     BY_UNIT,
@@ -40,6 +50,7 @@ __all__ = [
     "FROM_SCRATCH",
     "FROM_STATE",
     "FROM_WINDOWS",
+    "ID",
     "LENGTHS",
     "LEVEL",
     "LIMITS",
@@ -53,10 +64,14 @@ __all__ = [
     "Status",
     "admit",
     "emit_to",
+    "enter",
     "evict_order",
     "explain",
+    "find",
     "joined",
+    "leave",
     "make_context",
+    "make_ids",
     "pack",
     "pack_nibbles",
     "record",

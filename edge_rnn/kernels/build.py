@@ -38,8 +38,8 @@ event: Any = _event
 arrayobj: Any = _arrayobj
 
 TRIPLES = {"x86_64": "x86_64-unknown-linux-gnu", "aarch64": "aarch64-unknown-linux-gnu"}
-_LIBRARY_CALLS = ("mem(cpy|move|set)$", r"llvm\.")
-"""What else code may call: what C's library has to copy memory, and LLVM's own."""
+_LIBRARY_CALLS = ("mem(cpy|move|set|cmp)$|bcmp$", r"llvm\.")
+"""What else code may call: what C's library has to copy and compare memory, and LLVM's own."""
 _FAST_MATH = re.compile(
     r"(?:= f\w+|\bcall\b[^\n@]*) (?:fast|nnan|ninf|nsz|arcp|contract|afn|reassoc) [^\n]*"
 )
@@ -182,7 +182,7 @@ def _compiled_entry(entry: Entry) -> Any:
 def _numba_type(kind: Kind) -> Any:
     if isinstance(kind, Array):
         return types.Array(numpy_support.from_dtype(kind.dtype), kind.ndim, "C")
-    return types.int64 if kind is int else types.float64
+    return types.float64 if kind is float else types.int64
 
 
 def _wrapper(entry: Entry, result: Any) -> Any:
@@ -198,11 +198,12 @@ def _wrapper(entry: Entry, result: Any) -> Any:
     w.require(w.builder.icmp_signed("==", f.args[2], _LONG(len(entry.kinds))))
     values = [w.argument(context, i, kind) for i, kind in enumerate(entry.kinds)]
     w.raise_errors()
-    thread = w.call("PyEval_SaveThread", _OBJECT)
+    thread = None if object in entry.kinds else w.call("PyEval_SaveThread", _OBJECT)
     status, out = context.call_conv.call_function(
         w.builder, callee, signature.return_type, signature.args, values
     )
-    w.call("PyEval_RestoreThread", ir.VoidType(), thread)
+    if thread is not None:
+        w.call("PyEval_RestoreThread", ir.VoidType(), thread)
     if signature.return_type is types.none:
         out = _LONG(0)
     w.give(w.builder.select(status.is_error, _LONG(WRONG_TYPE), out))
@@ -245,6 +246,8 @@ class _Wrapper:
             return self.array(context, o, kind)
         if kind is float:
             return self.call("PyFloat_AsDouble", _DOUBLE, o)
+        if kind is object:
+            return self.builder.ptrtoint(o, _LONG)
         return self.call("PyLong_AsLongLong", _LONG, o)
 
     def field(self, o: Any, offset: int, kind: Any) -> Any:

@@ -9,21 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.graph import F32
+from edge_rnn.kernels.memory import LINE
 
 SLOT = np.dtype(
-    [
-        ("newer", np.int32),
-        ("older", np.int32),
-        ("generation", np.int32),
-        ("open", np.int32),
-        ("steps", np.int64),
-        ("chunk", np.int64),
-        ("seen", np.float64),
-    ]
+    {
+        "names": ["newer", "older", "generation", "open", "steps", "chunk", "seen", "size", "long"],
+        "formats": [*("i4",) * 4, "i8", "i8", "f8", "i4", "i8"],
+        "offsets": [0, 4, 8, 12, 16, 24, 32, 40, 48],
+        "itemsize": 2 * LINE,
+    }
 )
 """One slot's bookkeeping. `newer` and `older` link the open slots by last use in a ring
 through a sentinel, the last record; `generation` tells a reused slot from its old handle;
-`chunk` is the last chunk of rows that the slot stood in, the sentinel's the last chunk of all."""
+`chunk` is the last chunk of rows that the slot stood in, the sentinel's the last chunk of all.
+From byte ID on stand the `size` bytes of the stream's id in UTF-8; where they don't fit, or there
+are none as it has half a surrogate pair, `size` is LONG and `long` the address of the id, a str."""
+ID, LONG = 44, -1
+RECORD = SLOT.itemsize
+ID_ROOM = RECORD - ID
 
 ARRAYS = 13
 """How many arrays a context names; the numbers follow their places and sizes."""
@@ -70,3 +73,14 @@ def emit_to(context: NDArray[np.int64], emitted: NDArray[np.uint8]) -> None:
     """Have `step` say in `emitted` (B,), which must stay alive, which rows have an output; an empty
     array ends that."""
     context[2 * _EMITTED : 2 * _EMITTED + 2] = emitted.ctypes.data, emitted.size
+
+
+def make_ids(index: NDArray[np.int64], table: NDArray[Any]) -> NDArray[np.int64]:
+    """What `find`, `enter` and `leave` need beside a call's own ids: the places of arrays, which
+    must stay alive.
+
+    An `index` of zeros, whose size is a power of two and at least twice the number of slots, and
+    the streams' `table`.
+    """
+    arrays = [n for a in (index, table) for n in (a.ctypes.data, a.size)]
+    return np.array([*arrays, *map(id, (str, list, tuple)), 0], np.int64)

@@ -37,12 +37,13 @@ class Array:
         return plain and a.dtype == self.dtype
 
 
-Kind: TypeAlias = Array | type[int] | type[float]
+Kind: TypeAlias = Array | type[int] | type[float] | type[object]
+"""What an argument is; of an `object` the kernel gets the address."""
 
 
 class Entry:
     """A function of a module of kernels. Called with as many arguments as it has kinds it returns a
-    number, or WRONG_TYPE; it runs without the interpreter's lock."""
+    number, or WRONG_TYPE; it runs without the interpreter's lock, unless it takes an object."""
 
     def __init__(self, module: str, name: str, *kinds: Kind) -> None:
         self.module, self.name, self.kinds = module, name, kinds
@@ -65,7 +66,11 @@ class Entry:
             kinds = zip(self.kinds, arguments, strict=True)
             if not all(kind.takes(a) for kind, a in kinds if isinstance(kind, Array)):
                 return WRONG_TYPE
-            return int(function(*arguments) or 0)
+            given = [
+                id(a) if kind is object else a
+                for kind, a in zip(self.kinds, arguments, strict=True)
+            ]
+            return int(function(*given) or 0)
 
         return checked
 
@@ -85,13 +90,16 @@ admit = Entry("runner", "admit", _TABLE, _I64, float, _I64, _ROWS, _I64)
 touch = Entry("runner", "touch", _TABLE, _I64, float)
 evict_order = Entry("runner", "evict_order", _TABLE, _I64)
 record = Entry("windows", "record", _ROWS, _I64, _I64, _ROWS, _MARKS, _WINDOWS)
+find = Entry("ids", "find", _I64, object, _I64)
+enter = Entry("ids", "enter", _I64, object, int)
+leave = Entry("ids", "leave", _I64, object, int)
 stream = Entry("limits", "stream", _I32, int, _F32)
 dot_peak = Entry("limits", "dot_peak", _I8, _I8, int, _F32)
 fma_peak = Entry("limits", "fma_peak", _F32, _F32, int, _F32)
 
 SESSION = "session"
 LIBRARIES = {
-    SESSION: (step, admit, touch, evict_order, record),
+    SESSION: (step, admit, touch, evict_order, record, find, enter, leave),
     "limits": (stream, dot_peak, fma_peak),
 }
 """What is compiled together; a session needs but the first."""

@@ -16,12 +16,16 @@ import numpy as np
 from edge_rnn.kernels.cpu import LEVEL, check
 
 PYTHON_API = (
+    "PyErr_Clear",
     "PyErr_Occurred",
     "PyEval_RestoreThread",
     "PyEval_SaveThread",
     "PyFloat_AsDouble",
     "PyLong_AsLongLong",
     "PyLong_FromLongLong",
+    "PyObject_Hash",
+    "PyUnicode_AsUTF8AndSize",
+    "PyUnicode_Compare",
 )
 """What the object code calls of Python."""
 
