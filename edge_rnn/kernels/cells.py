@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from edge_rnn.graph import F32
 from edge_rnn.kernels.elementwise import SIGMOID, TANH, activate
-from edge_rnn.kernels.functions import sigmoid, tanh
+from edge_rnn.kernels.functions import quotient, sigmoid, sigmoid_ratio, tanh_ratio
 from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.opcodes import SCRATCH, STATE, Op
-from edge_rnn.kernels.simd import LANES, fma, load, splat, store
+from edge_rnn.kernels.simd import LANES, WIDE, fma, load, splat, store
 
 _0, _1 = np.float32(0.0), np.float32(1.0)
 _KEEP, _LSTM_CELL, _MIN_GRU, _LRU = (int(o) for o in (Op.KEEP, Op.LSTM_CELL, Op.MIN_GRU, Op.LRU))
@@ -61,17 +61,39 @@ def lstm(a: I64, state: F32, s: F32, rows: I64) -> None:
 
 @kernel
 def _lstm_usual(s: F32, g: int, state: F32, h: int, c: int, P: int, y: int) -> None:
-    for j in range(0, P, LANES):
+    j = 0
+    while j + WIDE <= P:
         at = g + j
-        sums = load(s, at), load(s, at + P), load(s, at + 2 * P), load(s, at + 3 * P)
-        lstm_unit(*sums, s, state, h + j, c + j, y + j)
+        i, f = load(s, at, WIDE), load(s, at + P, WIDE)
+        u, o = load(s, at + 2 * P, WIDE), load(s, at + 3 * P, WIDE)
+        new, out = lstm_unit(i, f, u, o, load(state, c + j, WIDE))
+        keep_lstm(new, out, state, h + j, c + j, s, y + j)
+        j += WIDE
+    while j < P:
+        at = g + j
+        i, f, u, o = load(s, at), load(s, at + P), load(s, at + 2 * P), load(s, at + 3 * P)
+        new, out = lstm_unit(i, f, u, o, load(state, c + j))
+        keep_lstm(new, out, state, h + j, c + j, s, y + j)
+        j += LANES
 
 
 @kernel
-def lstm_unit(i: F32, f: F32, g: F32, o: F32, s: F32, state: F32, h: int, c: int, y: int) -> None:
-    """A register's worth of units with the usual activations, from their pre-activations."""
-    new = fma(sigmoid(f), load(state, c), sigmoid(i) * tanh(g))
-    out = sigmoid(o) * tanh(new)
+def lstm_unit(i: F32, f: F32, g: F32, o: F32, c: F32) -> tuple[F32, F32]:
+    """(c', h') of units with the usual activations, from their pre-activations and c.
+
+    Each is one quotient: c' = (f c (ig) + (i g) f) / (f (ig)) with numerators and, in brackets or
+    last, denominators.
+    """
+    (i, i_q), (f, f_q), (g, g_q) = sigmoid_ratio(i), sigmoid_ratio(f), tanh_ratio(g)
+    added_q = i_q * g_q
+    new = quotient(fma(f * c, added_q, i * g * f_q), f_q * added_q)
+    (o, o_q), (m, m_q) = sigmoid_ratio(o), tanh_ratio(new)
+    return new, quotient(o * m, o_q * m_q)
+
+
+@kernel
+def keep_lstm(new: F32, out: F32, state: F32, h: int, c: int, s: F32, y: int) -> None:
+    """c' and h' to the state, h' to scratch."""
     store(state, c, new)
     store(state, h, out)
     store(s, y, out)
@@ -109,13 +131,33 @@ def gru_after(a: I64, state: F32, s: F32, rows: I64) -> None:
 
 @kernel
 def _gru_usual(s: F32, g: int, u: int, state: F32, h: int, P: int, y: int) -> None:
-    for j in range(0, P, LANES):
-        z = sigmoid(load(s, g + j) + load(s, u + j))
-        r = sigmoid(load(s, g + P + j) + load(s, u + P + j))
-        n = tanh(fma(r, load(s, u + 2 * P + j), load(s, g + 2 * P + j)))
-        new = fma(splat(_1) - z, n, z * load(state, h + j))
+    j = 0
+    while j + WIDE <= P:
+        z = load(s, g + j, WIDE) + load(s, u + j, WIDE)
+        r = load(s, g + P + j, WIDE) + load(s, u + P + j, WIDE)
+        n, m = load(s, g + 2 * P + j, WIDE), load(s, u + 2 * P + j, WIDE)
+        new = gru_unit(z, r, n, m, load(state, h + j, WIDE))
         store(state, h + j, new)
         store(s, y + j, new)
+        j += WIDE
+    while j < P:
+        z, r = load(s, g + j) + load(s, u + j), load(s, g + P + j) + load(s, u + P + j)
+        n, m = load(s, g + 2 * P + j), load(s, u + 2 * P + j)
+        new = gru_unit(z, r, n, m, load(state, h + j))
+        store(state, h + j, new)
+        store(s, y + j, new)
+        j += LANES
+
+
+@kernel
+def gru_unit(z: F32, r: F32, n: F32, m: F32, h: F32) -> F32:
+    """h' of units with the usual activations, from the pre-activations of z and r and the parts
+    n of x and m of h of the candidate's.
+
+    (1 - z) n + z h is one quotient of the ratios that z and n are.
+    """
+    (z, z_q), (n, n_q) = sigmoid_ratio(z), tanh_ratio(fma(sigmoid(r), m, n))
+    return quotient(fma(z_q - z, n, z * h * n_q), z_q * n_q)
 
 
 @kernel

@@ -22,25 +22,18 @@ from edge_rnn.kernels.integers import (
     to_float,
 )
 from edge_rnn.kernels.jit import kernel
-from edge_rnn.kernels.simd import LANES, fma, less, select, splat, sqrt
+from edge_rnn.kernels.simd import LANES, fma, full_like, less, select, splat, sqrt
 
 _0, _HALF, _1, _2, _3, _6 = (np.float32(v) for v in (0.0, 0.5, 1.0, 2.0, 3.0, 6.0))
 _SIXTH = np.float32(1 / 6)
-_TANH_LIMIT = np.float32(7.90531110763549805)
-_A13, _A11, _A9, _A7, _A5, _A3, _A1 = (
-    np.float32(v)
-    for v in (
-        -5.641723592746291e-14,
-        4.087417904141688e-11,
-        -1.758383127992147e-08,
-        1.0467500032973476e-05,
-        0.0030360983218997717,
-        0.1302255392074585,
-        0.9999999403953552,
-    )
-)
-_B6, _B4, _B2 = (
-    np.float32(v) for v in (-0.000244866096181795, -0.024222763255238533, -0.4635584354400635)
+_TANH_LIMIT = np.float32(8)
+_TANH_P = (1, 0.1344449520111084, 3.5715950652956963e-3, 2.189461883972399e-5, 1.523038584139158e-8)
+_TANH_Q = (1, 0.4677782356739044, 0.026164431124925613, 3.411287325434387e-4, 8.522425218870922e-7)
+_P, _Q = (tuple(np.float32(v) for v in c) for c in (_TANH_P, _TANH_Q))
+_SIGMOID_LIMIT = 2 * _TANH_LIMIT
+_SIGMOID_P, _SIGMOID_Q = (
+    tuple(np.float32(v * 2.0 ** (exponent - 2 * k)) for k, v in enumerate(c))
+    for c, exponent in ((_TANH_P, -18), (_TANH_Q, -16))
 )
 _EXP_LOW, _EXP_HIGH, _INFINITY = (np.float32(v) for v in (-87.33654, 88.72283, np.inf))
 _LOG2E, _LN2_HIGH, _LN2_LOW = (
@@ -57,7 +50,7 @@ _E5, _E4, _E3, _E2, _E1, _E0 = (
         5.0000001201e-1,
     )
 )
-_RECIPROCAL = np.int32(-0x010CEE39)
+_RECIPROCAL = np.uint32(0x7EF311C7).view(np.float32)
 _SQRT2_1, _LN2 = np.float32(0.41421356), np.float32(0.69314718056)
 _L8, _L7, _L6, _L5, _L4, _L3, _L2, _L1, _L0 = (
     np.float32(v)
@@ -94,43 +87,74 @@ _Q8, _Q7, _Q6, _Q5, _Q4, _Q3, _Q2, _Q1, _Q0 = (
 _MISH_LIMIT = np.float32(30)
 
 
+Coefficients = tuple[np.float32, ...]
+
+
 @kernel
 def clip(x: F32, low: np.float32, high: np.float32) -> F32:
     """A vector held inside [low, high]; NaN stays NaN."""
-    bottom, top = splat(low), splat(high)
+    bottom, top = full_like(x, low), full_like(x, high)
     x = select(less(x, bottom), bottom, x)
     return select(less(top, x), top, x)
 
 
 @kernel
-def quotient(p: F32, minus_q: F32) -> F32:
-    """p / q of vectors where 2^-60 < q < 2^60, within 2 ulp, from -q.
+def quotient(p: F32, q: F32) -> F32:
+    """p / q of vectors where 2^-60 < q < 2^60, within 2 ulp.
 
     A step of Newton's and one of Halley's method from what the bits of q tell of 1 / q, within 5 %:
-    eight instructions, alike on all processors, that take less time than a division.
+    seven instructions, alike on all processors, that take less time than a division.
     """
-    r = from_bits(subtract(same(_RECIPROCAL, LANES), bits(minus_q)))
-    r = fma(r, fma(minus_q, r, splat(_1)), r)
-    y, e = p * r, fma(minus_q, r, splat(_1))
+    one = full_like(q, _1)
+    r = from_bits(subtract(bits(full_like(q, _RECIPROCAL)), bits(q)))
+    r = fma(r, fma(-q, r, one), r)
+    y, e = p * r, fma(-q, r, one)
     return fma(y, fma(e, e, e), y)
 
 
 @kernel
-def tanh(x: F32) -> F32:
-    """Rational approximation x P(x^2) / Q(x^2) of the degrees of Eigen's `generic_fast_tanh_float`,
-    fitted to float32 arithmetic with Q(0) = 1; within 5 ulp."""
-    c = clip(x, -_TANH_LIMIT, _TANH_LIMIT)
+def _ratio(x: F32, limit: np.float32, p: Coefficients, q: Coefficients) -> tuple[F32, F32]:
+    """c P(c^2) and Q(c^2), polynomials of degree 4 by their coefficients, with x clipped to c."""
+    c = clip(x, -limit, limit)
     s = c * c
-    p = fma(fma(fma(splat(_A13), s, splat(_A11)), s, splat(_A9)), s, splat(_A7))
-    p = fma(fma(fma(p, s, splat(_A5)), s, splat(_A3)), s, splat(_A1)) * c
-    minus_q = fma(fma(fma(splat(_B6), s, splat(_B4)), s, splat(_B2)), s, splat(-_1))
-    return quotient(p, minus_q)
+    u = fma(fma(full_like(s, p[4]), s, full_like(s, p[3])), s, full_like(s, p[2]))
+    v = fma(fma(full_like(s, q[4]), s, full_like(s, q[3])), s, full_like(s, q[2]))
+    u = fma(fma(u, s, full_like(s, p[1])), s, full_like(s, p[0])) * c
+    return u, fma(fma(v, s, full_like(s, q[1])), s, full_like(s, q[0]))
+
+
+@kernel
+def tanh_ratio(x: F32) -> tuple[F32, F32]:
+    """(p, q) with tanh x = p / q and 1 <= q < 2^8: what goes on to be multiplied or added to
+    another ratio needs no quotient of its own.
+
+    x P(x^2) / Q(x^2), both of degree 4, fitted to float32 arithmetic with P(0) = Q(0) = 1.
+    """
+    return _ratio(x, _TANH_LIMIT, _P, _Q)
+
+
+@kernel
+def sigmoid_ratio(x: F32) -> tuple[F32, F32]:
+    """(p, q) with 1 / (1 + exp(-x)) = p / q, as tanh(x / 2) / 2 + 1 / 2.
+
+    2^-16 <= q < 2^-8: with a `tanh_ratio` or more of these no product exceeds float32.
+    """
+    p, q = _ratio(x, _SIGMOID_LIMIT, _SIGMOID_P, _SIGMOID_Q)
+    return fma(full_like(q, _HALF), q, p), q
+
+
+@kernel
+def tanh(x: F32) -> F32:
+    """tanh x of a vector, within 5 ulp."""
+    p, q = tanh_ratio(x)
+    return quotient(p, q)
 
 
 @kernel
 def sigmoid(x: F32) -> F32:
-    """1 / (1 + exp(-x)) of a vector, as tanh(x / 2) / 2 + 1 / 2, within 2e-7."""
-    return fma(splat(_HALF), tanh(splat(_HALF) * x), splat(_HALF))
+    """1 / (1 + exp(-x)) of a vector, within 2e-7."""
+    p, q = sigmoid_ratio(x)
+    return quotient(p, q)
 
 
 @kernel

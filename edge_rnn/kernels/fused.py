@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_rnn.graph import F32
-from edge_rnn.kernels.cells import lstm_unit
+from edge_rnn.kernels.cells import keep_lstm, lstm_unit
 from edge_rnn.kernels.formats import BLOCK
 from edge_rnn.kernels.integers import to_float
 from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.opcodes import PRODUCT_OPERANDS, SCRATCH, STATE
-from edge_rnn.kernels.products import FOUR_ROWS, dots_four, dots_one, finish, scaled
-from edge_rnn.kernels.simd import LANES, load, part
+from edge_rnn.kernels.products import FOUR_ROWS, dots_four, dots_one, dots_two, finish_four, scaled
+from edge_rnn.kernels.simd import LANES, joined, load, part
 
 I8 = NDArray[np.int8]
 I32 = NDArray[np.int32]
@@ -27,40 +27,99 @@ I64 = NDArray[np.int64]
 def lstm_dots(a: I64, w: I8, x: I8, p: F32, words: I32, state: F32, s: F32, rows: I64) -> None:
     """LSTM_DOTS: a step of every row, whose x and h are integers in its scratch."""
     ofx, ofh = a[:PRODUCT_OPERANDS], a[PRODUCT_OPERANDS : 2 * PRODUCT_OPERANDS]
-    places = a[2 * PRODUCT_OPERANDS :]
-    for n in range(0, ofx[0], BLOCK):  # a block's weights stay in the nearest cache for all rows
-        i = 0
-        while FOUR_ROWS and i + 4 <= rows.shape[1]:
-            _four(ofx, ofh, places, w, x, p, words, state, s, rows[:, i : i + 4], n)
-            i += 4
-        while i < rows.shape[1]:
-            r, t = rows[SCRATCH, i], rows[STATE, i]
-            v = to_float(dots_one(ofx, w, x, words, r, n))
-            v = scaled(v, ofx, n, p, s[r + ofx[8]], load(p, ofx[7] + n, BLOCK))
-            u = to_float(dots_one(ofh, w, x, words, r, n))
-            v = scaled(u, ofh, n, p, s[r + ofh[8]], v)
-            _gates(v, places, state, t, s, r, n // 4)
-            i += 1
+    places, n = a[2 * PRODUCT_OPERANDS :], 0
+    while n < ofx[0]:  # a block's weights stay in the nearest cache for all rows
+        if rows.shape[1] == 1 and n + 2 * BLOCK <= ofx[0]:
+            _two_blocks(ofx, ofh, places, w, x, p, words, state, s, rows[:, 0], n)
+            n += 2 * BLOCK
+        else:
+            _block(ofx, ofh, places, w, x, p, words, state, s, rows, n)
+            n += BLOCK
 
 
 @kernel
-def _four(
+def _block(
+    ofx: I64, ofh: I64, places: I64, w: I8, x: I8, p: F32, words: I32, state: F32, s: F32,
+    rows: I64, n: int,
+) -> None:  # fmt: skip
+    """A block for all rows."""
+    i = 0
+    while FOUR_ROWS and i + 4 <= rows.shape[1]:
+        _four_rows(ofx, ofh, places, w, x, p, words, state, s, rows[:, i : i + 4], n)
+        i += 4
+    while i < rows.shape[1]:
+        r = rows[SCRATCH, i]
+        v = to_float(dots_one(ofx, w, x, words, r, n))
+        v = scaled(v, ofx, n, p, s[r + ofx[8]], load(p, ofx[7] + n, BLOCK))
+        u = to_float(dots_one(ofh, w, x, words, r, n))
+        v = scaled(u, ofh, n, p, s[r + ofh[8]], v)
+        h, c, y = _places(places, rows[STATE, i], r, n)
+        f, g, o = part(v, 1, LANES), part(v, 2, LANES), part(v, 3, LANES)
+        new, out = lstm_unit(part(v, 0, LANES), f, g, o, load(state, c))
+        keep_lstm(new, out, state, h, c, s, y)
+        i += 1
+
+
+@kernel
+def _two_blocks(
+    ofx: I64, ofh: I64, places: I64, w: I8, x: I8, p: F32, words: I32, state: F32, s: F32,
+    row: I64, n: int,
+) -> None:  # fmt: skip
+    """Two blocks for one row."""
+    r, unit = row[SCRATCH], s[row[SCRATCH] + ofx[8]]
+    u, v = dots_two(ofx, w, x, words, r, n)
+    b = scaled(to_float(u), ofx, n, p, unit, load(p, ofx[7] + n, BLOCK))
+    d = scaled(to_float(v), ofx, n + BLOCK, p, unit, load(p, ofx[7] + n + BLOCK, BLOCK))
+    u, v = dots_two(ofh, w, x, words, r, n)
+    b = scaled(to_float(u), ofh, n, p, s[r + ofh[8]], b)
+    d = scaled(to_float(v), ofh, n + BLOCK, p, s[r + ofh[8]], d)
+    places1 = _places(places, row[STATE], r, n)
+    _two_gates(b, d, state, s, places1, _places(places, row[STATE], r, n + BLOCK))
+
+
+@kernel
+def _four_rows(
     ofx: I64, ofh: I64, places: I64, w: I8, x: I8, p: F32, words: I32, state: F32, s: F32,
     rows: I64, n: int,
 ) -> None:  # fmt: skip
     """A block for four rows: what x gives waits in scratch, as registers hold four rows' sums."""
-    at = rows[SCRATCH]
-    for i, v in enumerate(dots_four(ofx, w, x, words, at, n)):
-        finish(to_float(v), ofx, n, p, s[at[i] + ofx[8]], s, at[i])
-    for i, v in enumerate(dots_four(ofh, w, x, words, at, n)):
-        r = at[i]
-        u = scaled(to_float(v), ofh, n, p, s[r + ofh[8]], load(s, r + ofx[3] + n, BLOCK))
-        _gates(u, places, state, rows[STATE, i], s, r, n // 4)
+    at, t = rows[SCRATCH], rows[STATE]
+    finish_four(dots_four(ofx, w, x, words, at, n), ofx, n, p, s, s, at)
+    b, d, e, f = dots_four(ofh, w, x, words, at, n)
+    first, second = _places(places, t[0], at[0], n), _places(places, t[1], at[1], n)
+    u, v = _summed(b, ofx, ofh, n, p, s, at[0]), _summed(d, ofx, ofh, n, p, s, at[1])
+    _two_gates(u, v, state, s, first, second)
+    first, second = _places(places, t[2], at[2], n), _places(places, t[3], at[3], n)
+    u, v = _summed(e, ofx, ofh, n, p, s, at[2]), _summed(f, ofx, ofh, n, p, s, at[3])
+    _two_gates(u, v, state, s, first, second)
 
 
 @kernel
-def _gates(v: F32, places: I64, state: F32, t: int, s: F32, r: int, j: int) -> None:
-    """From the sums of a register's worth of units, at j, to their c and h."""
-    h, c, y = t + places[0] + j, t + places[1] + j, r + places[2] + j
-    i, f, g, o = part(v, 0, LANES), part(v, 1, LANES), part(v, 2, LANES), part(v, 3, LANES)
-    lstm_unit(i, f, g, o, s, state, h, c, y)
+def _summed(v: I32, ofx: I64, ofh: I64, n: int, p: F32, s: F32, r: int) -> F32:
+    """A row's pre-activations from its sums of h and what waits in its scratch."""
+    return scaled(to_float(v), ofh, n, p, s[r + ofh[8]], load(s, r + ofx[3] + n, BLOCK))
+
+
+@kernel
+def _places(places: I64, t: int, r: int, n: int) -> tuple[int, int, int]:
+    """Where the units of the block at n have h and c in the state and h in scratch."""
+    return t + places[0] + n // 4, t + places[1] + n // 4, r + places[2] + n // 4
+
+
+@kernel
+def _two_gates(
+    u: F32, v: F32, state: F32, s: F32, first: tuple[int, int, int], second: tuple[int, int, int]
+) -> None:
+    """From two registers of each gate's pre-activations to c and h."""
+    i, f = (
+        joined(part(u, 0, LANES), part(v, 0, LANES)),
+        joined(part(u, 1, LANES), part(v, 1, LANES)),
+    )
+    g, o = (
+        joined(part(u, 2, LANES), part(v, 2, LANES)),
+        joined(part(u, 3, LANES), part(v, 3, LANES)),
+    )
+    c = joined(load(state, first[1]), load(state, second[1]))
+    new, out = lstm_unit(i, f, g, o, c)
+    keep_lstm(part(new, 0, LANES), part(out, 0, LANES), state, first[0], first[1], s, first[2])
+    keep_lstm(part(new, 1, LANES), part(out, 1, LANES), state, second[0], second[1], s, second[2])

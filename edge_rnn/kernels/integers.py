@@ -49,11 +49,6 @@ def subtract(a: I32, b: I32) -> I32:
     return a - b
 
 
-def joined(a: I32, b: I32) -> I32:
-    """a, then b: one vector of both."""
-    return np.concatenate([a, b])
-
-
 def shift(a: I32, bits: int) -> I32:
     """a >> bits, rounding down."""
     return a >> bits
@@ -158,14 +153,6 @@ def _subtract(typing: Any, a: Any, b: Any) -> Any:
     return a(a, a), lambda context, builder, signature, args: builder.sub(*args)
 
 
-def _joined(typing: Any, a: Any, b: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        order = ir.Constant(ir.VectorType(_I32, 2 * a.count), list(range(2 * a.count)))
-        return builder.shuffle_vector(*args, order)
-
-    return Vector("int32", 2 * a.count)(a, a), generate
-
-
 def _shifted(instruction: str) -> Any:
     def operation(typing: Any, a: Any, n: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -224,7 +211,6 @@ lower(same, _same)
 lower(to_float, _to_float)
 lower(add, _add)
 lower(subtract, _subtract)
-lower(joined, _joined)
 lower(shift, _shift)
 lower(shift_up, _shift_up)
 lower(low_byte, _low_byte)

@@ -21,10 +21,10 @@ from edge_rnn.kernels.dots import (
     upper_nibbles,
 )
 from edge_rnn.kernels.formats import BLOCK, NIBBLES_BY_OUTPUT
-from edge_rnn.kernels.integers import add, joined, same, shift, subtract, to_float
+from edge_rnn.kernels.integers import add, same, shift, subtract, to_float
 from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.products import finish
-from edge_rnn.kernels.simd import fma, load, splat
+from edge_rnn.kernels.simd import fma, joined, load, splat
 
 SHORT_SUMS = LEVEL.dot == "maddubs"
 """The sums of a group of 4-bit weights are made in 16 bits."""

@@ -23,9 +23,9 @@ from edge_rnn.kernels.dots import (
     two_quads,
 )
 from edge_rnn.kernels.formats import BLOCK, FLIP
-from edge_rnn.kernels.integers import add, ints, joined, low_byte, same, shift, to_float
+from edge_rnn.kernels.integers import add, ints, low_byte, same, shift, to_float
 from edge_rnn.kernels.jit import kernel
-from edge_rnn.kernels.simd import fma, load, splat, store
+from edge_rnn.kernels.simd import fma, joined, load, splat, store
 
 SHORTS = LEVEL.dot in ("maddubs", "pmaddwd")
 """int16 activations are kept as int16, else as bytes: the upper ones, then the lower ones."""
@@ -208,6 +208,18 @@ def finish(v: F32, a: I64, n: int, p: F32, unit: np.float32, y: F32, row: int) -
 
 
 @kernel
+def finish_four(
+    sums: tuple[I32, I32, I32, I32], a: I64, n: int, p: F32, units: F32, y: F32, rows: I64
+) -> None:
+    """`finish` for four rows, whose units stand at a[8] of `units`."""
+    u, v, w, x = sums
+    finish(to_float(u), a, n, p, units[rows[0] + a[8]], y, rows[0])
+    finish(to_float(v), a, n, p, units[rows[1] + a[8]], y, rows[1])
+    finish(to_float(w), a, n, p, units[rows[2] + a[8]], y, rows[2])
+    finish(to_float(x), a, n, p, units[rows[3] + a[8]], y, rows[3])
+
+
+@kernel
 def floats(a: I64, w: Any, x: F32, rows_x: I64, p: F32, y: F32, rows: I64) -> None:
     """MATVEC of float32 activations for every row i: x at rows_x[i], y at rows[i]."""
     if rows.size == 1:
@@ -264,8 +276,16 @@ def dots_one(a: I64, w: I8, x: I8, words: I32, row: int, n: int) -> I32:
 
 
 @kernel
+def dots_two(a: I64, w: I8, x: I8, words: I32, row: int, n: int) -> tuple[I32, I32]:
+    """The same, and the block after it."""
+    K, r = a[1], 4 * (row + a[2])
+    first, second = _start(words, a[9] + n), _start(words, a[9] + n + BLOCK)
+    return _dots2(w, a[5] + n * 4 * K, K, x, r, first, second)
+
+
+@kernel
 def dots_four(a: I64, w: I8, x: I8, words: I32, rows: I64, n: int) -> tuple[I32, I32, I32, I32]:
-    """The same for four rows."""
+    """The block at n for four rows."""
     K, at, start = a[1], a[5] + n * 4 * a[1], _start(words, a[9] + n)
     r0, r1, r2, r3 = rows[0] + a[2], rows[1] + a[2], rows[2] + a[2], rows[3] + a[2]
     return _dots_four(w, at, K, x, 4 * r0, 4 * r1, 4 * r2, 4 * r3, start)
@@ -281,9 +301,8 @@ def _dots_for(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, row: int, n: int
 @kernel
 def _dots_two(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, row: int, n: int) -> None:
     """Two blocks for one row."""
-    K, r, unit = a[1], 4 * (row + a[2]), y[row + a[8]]
-    first, second = _start(words, a[9] + n), _start(words, a[9] + n + BLOCK)
-    u, v = _dots2(w, a[5] + n * 4 * K, K, x, r, first, second)
+    u, v = dots_two(a, w, x, words, row, n)
+    unit = y[row + a[8]]
     finish(to_float(u), a, n, p, unit, y, row)
     finish(to_float(v), a, n + BLOCK, p, unit, y, row)
 
@@ -293,8 +312,8 @@ def _dots_shared(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, rows: I64, n:
     """One block for all rows, several at a time."""
     K, src, unit, start, i = a[1], a[2], a[8], _start(words, a[9] + n), 0
     while FOUR_ROWS and i + 4 <= rows.size:
-        for j, v in enumerate(dots_four(a, w, x, words, rows[i : i + 4], n)):
-            finish(to_float(v), a, n, p, y[rows[i + j] + unit], y, rows[i + j])
+        four = rows[i : i + 4]
+        finish_four(dots_four(a, w, x, words, four, n), a, n, p, y, y, four)
         i += 4
     while i + 2 <= rows.size:
         r0, r1 = 4 * (rows[i] + src), 4 * (rows[i + 1] + src)

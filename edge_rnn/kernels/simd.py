@@ -31,6 +31,10 @@ F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
 
 LANES = LEVEL.lanes
+WIDE = 2 * LANES if LEVEL.lanes == 16 or LEVEL.machine == "aarch64" else LANES
+"""How many lanes long chains of operations take at once: one register's wait for each other, and
+where there are 32 registers there is room for another's between them."""
+
 _LEFT_OUT = types.Omitted(LANES)
 _ELEMENTS = {
     "float32": ir.FloatType(),
@@ -81,6 +85,16 @@ def splat(x: np.float32, n: int = LANES) -> F32:
     v = np.empty(n, np.float32)  # np.full does the same in twice the time
     v.fill(x)
     return v
+
+
+def full_like(v: F32, x: np.float32) -> F32:
+    """x in as many lanes as v has."""
+    return splat(x, v.size)
+
+
+def joined(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    """a, then b: one vector of both."""
+    return np.concatenate([a, b])
 
 
 def fma(a: F32, b: F32, c: F32) -> F32:
@@ -211,6 +225,18 @@ def _splat(typing: Any, x: Any, n: Any = _LEFT_OUT) -> Any:
     return Vector("float32", constant(n))(types.float32, n), generate
 
 
+def _full_like(typing: Any, v: Any, x: Any) -> Any:
+    return v(v, types.float32), lambda context, builder, s, args: spread(builder, args[1], v.count)
+
+
+def _joined(typing: Any, a: Any, b: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        places = ir.VectorType(ir.IntType(32), 2 * a.count)
+        return builder.shuffle_vector(*args, ir.Constant(places, list(range(2 * a.count))))
+
+    return Vector(a.element, 2 * a.count)(a, a), generate
+
+
 def _fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         name = f"llvm.fma.v{a.count}f32"
@@ -276,6 +302,12 @@ def _binary(instruction: str) -> Any:
     return operation
 
 
+def _neg(typing: Any, a: Any) -> Any:
+    if not isinstance(a, Vector) or a.element != "float32":
+        return None
+    return a(a), lambda context, builder, signature, args: builder.fneg(args[0])
+
+
 _add, _sub, _mul, _div = (_binary(i) for i in ("fadd", "fsub", "fmul", "fdiv"))
 
 
@@ -294,6 +326,8 @@ def lower(function: Any, typed: Callable[..., Any]) -> None:
 lower(load, _load)
 lower(store, _store)
 lower(splat, _splat)
+lower(full_like, _full_like)
+lower(joined, _joined)
 lower(fma, _fma)
 lower(sqrt, _sqrt)
 lower(part, _part)
@@ -304,3 +338,4 @@ lower(operator.add, _add)
 lower(operator.sub, _sub)
 lower(operator.mul, _mul)
 lower(operator.truediv, _div)
+lower(operator.neg, _neg)
