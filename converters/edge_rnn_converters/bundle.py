@@ -32,6 +32,19 @@ _NUMBERS = {1: "<f4", 3: "<i4", 9: "<i8"}
 _TEXT = 7
 
 
+GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+"""The tensor that holds the graph of the objects whose variables were saved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """What hangs at it, (name, number) in the order in which it was hung there, and the name of its
+    tensor in the checkpoint if it is a variable, else ""."""
+
+    children: tuple[tuple[str, int], ...]
+    tensor: str
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
     """Where a tensor is: `size` bytes from `offset` of the file of number `shard`."""
@@ -125,6 +138,16 @@ def load(prefix: Path) -> Bundle:
     entries = {name: _place(value) for name, value in found.items()}
     names = (f"{prefix.name}.data-{i:05}-of-{count:05}" for i in range(count))
     return Bundle(entries, _checked(index.name, entries, [prefix.with_name(n) for n in names]))
+
+
+def objects(graph: memoryview) -> tuple[Object, ...]:
+    """The objects of a graph, a checkpoint's or a SavedModel's, by their numbers."""
+    return tuple(map(_object, wire.messages(graph, 1)))
+
+
+def _object(node: memoryview) -> Object:
+    children = ((wire.text(c, 2), wire.whole(c, 1)) for c in wire.messages(node, 1))
+    return Object(tuple(children), next((wire.text(a, 3) for a in wire.messages(node, 2)), ""))
 
 
 def _checked(index: str, entries: dict[str, _Entry], shards: list[Path]) -> tuple[Path, ...]:

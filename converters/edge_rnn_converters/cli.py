@@ -130,6 +130,7 @@ def convert(
     every: bool,
     description: Path | None,
     network: str,
+    signature: str,
     describe: Path | None,
     backend: Backend | None,
     states: dict[str, str],
@@ -138,7 +139,7 @@ def convert(
 ) -> None:
     """Convert a trained model to a .ernn file.
 
-    Keras .keras, .h5 and Keras 2's SavedModel folders, ONNX .onnx, TFLite .tflite, PyTorch .pt2
+    Keras .keras and .h5, SavedModel folders, ONNX .onnx, TFLite .tflite, PyTorch .pt2
     and TorchScript .pt; and, with a description of their network, PyTorch .pt, .pth and .ckpt,
     .safetensors, .npz, weights-only .h5, and Hugging Face folders.
 
@@ -183,6 +184,7 @@ def convert(
                 certificate=asked,
                 description=description,
                 network=network,
+                signature=signature,
                 progress=progress,
             )
             modelfile.save(conversion.model, output)

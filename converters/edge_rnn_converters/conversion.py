@@ -84,6 +84,7 @@ def convert(
     example_inputs: tuple[Any, ...] = (),
     description: str | os.PathLike[str] | None = None,
     network: str = "",
+    signature: str = "",
 ) -> Model:
     """The model in a file of a known format (see `docs/converting.md`), or a live
     `torch.nn.Module`, quantized.
@@ -96,7 +97,7 @@ def convert(
     is installed, "require" demands it, "skip" does not run it.
     example_inputs: what a live module is called with, tensors of the right shape.
     description: a TOML file, or network: a line, that says what network a file's weights are of,
-    where the file holds weights alone.
+    where the file holds weights alone. signature: which of a SavedModel's is meant.
     mode: "continuous", a stream's state is carried on; or a `Window`: each window of so many
     messages from the initial state, a new one every hop (see `docs/windows.md`). None is
     continuous, but for a model that looks ahead its source's windows.
@@ -122,6 +123,7 @@ def convert(
         example_inputs=example_inputs,
         description=description,
         network=network,
+        signature=signature,
     ).model
 
 
@@ -141,6 +143,7 @@ def convert_with_report(
     example_inputs: tuple[Any, ...] = (),
     description: str | os.PathLike[str] | None = None,
     network: str = "",
+    signature: str = "",
     progress: Progress = lambda stage: None,
 ) -> Conversion:
     """As `convert`, with the report of what was checked; `progress` is told each stage.
@@ -152,7 +155,7 @@ def convert_with_report(
         raise ModelError("quantize=auto needs a certificate with a bound to keep")
     told = None if description is None else Path(description)
     window = mode.length if isinstance(mode, Window) else None
-    options = Options(told, network, window, inputs or {}, example_inputs)
+    options = Options(told, network, window, inputs or {}, example_inputs, signature)
     name, sha256, read = opened(source, options, progress)
     used, notes = in_mode(read, mode)
     maker = f"edge-rnn {edge_rnn.__version__}"

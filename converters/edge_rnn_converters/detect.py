@@ -10,12 +10,12 @@ from edge_rnn.errors import EdgeRnnError, UnsupportedError
 from edge_rnn_converters import hdf5
 
 Format: TypeAlias = Literal[
-    "keras", "keras-h5", "saved-model", "onnx", "tflite", "torchscript", "pt2",
+    "keras", "keras-h5", "saved-model", "signature", "onnx", "tflite", "torchscript", "pt2",
     "torch-checkpoint", "safetensors", "npz", "hf-folder", "h5-weights",
 ]  # fmt: skip
 
 ACCEPTED = (
-    "accepted: Keras .keras, .h5 and SavedModel folders, ONNX .onnx, TFLite .tflite, PyTorch .pt2 "
+    "accepted: Keras .keras and .h5, SavedModel folders, ONNX .onnx, TFLite .tflite, PyTorch .pt2 "
     "and TorchScript .pt, and with a description of the network PyTorch .pt, .pth and .ckpt, "
     ".safetensors, .npz, weights-only .h5, Hugging Face folders"
 )
@@ -37,7 +37,9 @@ def detect(path: Path) -> Format:
             return "hf-folder"
         if (path / "keras_metadata.pb").is_file():
             return "saved-model"
-        raise _no(path, _SAVED if (path / "saved_model.pb").is_file() else "is a folder")
+        if (path / "saved_model.pb").is_file():
+            return "signature"
+        raise _no(path, "is a folder")
     with path.open("rb") as f:
         head = f.read(64)
     if head.startswith(b"PK\x03\x04"):
@@ -84,11 +86,6 @@ def _hdf5(path: Path) -> Format:
 
 
 _FOLDERS = ("model.safetensors", "model.safetensors.index.json")
-_SAVED = (
-    "is a SavedModel without Keras's description of its layers (keras_metadata.pb), and its graph, "
-    "which could run code, is never loaded: where it was made, save the model with "
-    "model.save('m.keras'), or make a .tflite with TFLiteConverter.from_keras_model"
-)
 _PICKLE = "which could run code and is never loaded: save arrays or a state_dict, or export to ONNX"
 
 

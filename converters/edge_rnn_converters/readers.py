@@ -18,6 +18,7 @@ _READERS: dict[Format, str] = {
     "keras": "keras.source",
     "keras-h5": "keras.source",
     "saved-model": "keras.source",
+    "signature": "tensorflow.source",
     "onnx": "onnx.source",
     "tflite": "tflite.source",
     "torchscript": "torch.source",
@@ -36,6 +37,8 @@ def read(path: Path, options: Options) -> Source:
     MissingExtraError when the format's reader is not installed.
     """
     form = detect(path)
+    if options.signature and form == "saved-model":
+        form = "signature"
     reader = import_module(f"edge_rnn_converters.{_READERS[form]}")
     with reading(path.name):
         source: Source = reader.read(path, form, options)

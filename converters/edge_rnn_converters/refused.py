@@ -132,3 +132,33 @@ TFLITE_REFUSED: dict[str, Why] = {
         ("is random", "convert the model for inference"),
     ),
 }
+
+SAVED_OP: Why = (
+    "is not among the operations that only compute numbers, and no other is run",
+    "export the model without it, or save its layers with model.save('m.keras')",
+)
+_OUTSIDE: Why = ("reads or writes outside of the model", "export the model without it")
+_KEEPS: Why = (
+    "keeps a state from call to call, and every stream has a state of its own here",
+    "export the model with stateful=False",
+)
+_PYTHON: Why = ("calls Python code, and none is run", "write it with TensorFlow's operations")
+_LOOKS_UP: Why = ("looks up texts in a table", "give the model numbers")
+_RANDOM: Why = ("is random", "export the model for inference")
+SAVED_REFUSED: dict[str, Why] = {
+    **dict.fromkeys(["PyFunc", "PyFuncStateless", "EagerPyFunc"], _PYTHON),
+    **dict.fromkeys(
+        ["ReadFile", "WriteFile", "MatchingFiles", "SaveV2", "RestoreV2", "MergeV2Checkpoints",
+         "Print", "PrintV2", "Assert"],
+        _OUTSIDE,
+    ),
+    **dict.fromkeys(["AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"], _KEEPS),
+    **dict.fromkeys(
+        ["HashTableV2", "LookupTableFindV2", "StaticRegexReplace", "StringSplitV2"], _LOOKS_UP
+    ),
+    **dict.fromkeys(
+        ["RandomUniform", "RandomStandardNormal", "StatelessRandomUniformV2",
+         "StatelessRandomNormalV2"],
+        _RANDOM,
+    ),
+}  # fmt: skip

@@ -94,13 +94,14 @@ class Options:
     what network the weights are of, or `network`, a line that says it; `window`, the steps of a
     sequence where the file has none; `inputs`, by name, the shape of an input that the file leaves
     open, or the number that an input always is; `example_inputs`, what a live PyTorch module is
-    called with."""
+    called with; `signature`, which of a SavedModel's is meant."""
 
     description: Path | None = None
     network: str = ""
     window: int | None = None
     inputs: Mapping[str, tuple[int, ...] | float] = field(default_factory=dict)
     example_inputs: tuple[Any, ...] = ()
+    signature: str = ""
 
 
 _TRIPS = (

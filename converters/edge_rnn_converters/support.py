@@ -17,10 +17,12 @@ from edge_rnn_converters.refused import (
     KERAS_REFUSED_VALUES,
     ONNX_CELL_REFUSED,
     ONNX_REFUSED,
+    SAVED_REFUSED,
     TFLITE_REFUSED,
     TORCH_REFUSED,
     Why,
 )
+from edge_rnn_converters.tensorflow.allowed import COMPUTES
 from edge_rnn_converters.tensors.execute import OPERATORS
 from edge_rnn_converters.tflite.source import OPERATORS as TFLITE
 from edge_rnn_converters.torch.translate import OPERATORS as ATEN
@@ -43,6 +45,8 @@ def tables() -> dict[str, str]:
         "onnx refused": _refused("operator", {**cell_values, **ONNX_REFUSED}),
         "tflite supported": _supported("operator", {k: v.doc for k, v in TFLITE.items()}),
         "tflite refused": _refused("operator", TFLITE_REFUSED),
+        "signature operations": ", ".join(sorted(COMPUTES)),
+        "signature refused": _refused("operation", SAVED_REFUSED),
         "torch supported": _supported("operator", _aten({k: v.doc for k, v in ATEN.items()})),
         "torch refused": _refused("operator", TORCH_REFUSED),
         "activations": _activations(),

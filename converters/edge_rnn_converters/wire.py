@@ -62,3 +62,33 @@ def text(data: memoryview, number: int) -> str:
 def whole(data: memoryview, number: int) -> int:
     """The last number of this number's field, 0 where there is none."""
     return ([0, *(v for n, v in fields(data) if n == number and isinstance(v, int))])[-1]
+
+
+def wholes(data: memoryview, number: int) -> Iterator[int]:
+    """Every number of a repeated field: by itself, or many packed into bytes."""
+    for found, value in fields(data):
+        if found == number and isinstance(value, int):
+            yield value
+        elif found == number and isinstance(value, memoryview):
+            at = 0
+            while at < len(value):
+                one, at = varint(value, at)
+                yield one
+
+
+def signed(value: int) -> int:
+    """A number of 64 bits as protocol buffers mean an int64."""
+    return value - (1 << 64) if value >> 63 else value
+
+
+def message(number: int, data: bytes | memoryview) -> bytes:
+    """A field of this number that holds a message, or a text."""
+    return _written(number << 3 | _BYTES) + _written(len(data)) + bytes(data)
+
+
+def _written(value: int) -> bytes:
+    parts = bytearray()
+    while value > 127:
+        parts.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*parts, value])

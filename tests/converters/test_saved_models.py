@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_rnn import reference
-from edge_rnn.errors import EdgeRnnError, ModelError, UnsupportedError
+from edge_rnn.errors import EdgeRnnError, ModelError
 from edge_rnn.graph import digest
 from edge_rnn_converters import bundle, convert, convert_with_report, wire
 from edge_rnn_converters.crc32c import crc32c, masked
@@ -60,12 +60,6 @@ def test_a_folder_is_converted_and_known_by_all_its_files(tmp_path: Path) -> Non
     assert convert(path, "float32").provenance.sha256 == first.model.provenance.sha256
     (path / INDEX).with_name("more").write_bytes(b"x")
     assert convert(path, "float32").provenance.sha256 != first.model.provenance.sha256
-
-
-def test_a_folder_without_keras_own_description_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "saved_model.pb").write_bytes(b"x")
-    with pytest.raises(UnsupportedError, match=r"without Keras's .*model\.save.*from_keras_model"):
-        convert(tmp_path)
 
 
 def cut(path: Path) -> None:

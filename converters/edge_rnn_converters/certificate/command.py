@@ -39,6 +39,7 @@ def command(
     source: Path,
     description: Path | None,
     network: str,
+    signature: str,
     as_json: bool,
     **measuring: Any,
 ) -> None:
@@ -58,9 +59,8 @@ def command(
         if asked.page is not None:
             plots.check()
         with showing("certifying") as progress:
-            certified = again(
-                modelfile.load(file), source, Options(description, network), asked, progress
-            )
+            told = Options(description, network, signature=signature)
+            certified = again(modelfile.load(file), source, told, asked, progress)
         if asked.page is not None:
             page.write(asked.page, certified, file.name)
     except (EdgeRnnError, OSError) as e:

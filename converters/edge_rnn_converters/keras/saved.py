@@ -16,26 +16,16 @@ from typing import Any
 from edge_rnn.errors import ModelError, UnsupportedError
 from edge_rnn.graph import F32
 from edge_rnn_converters import bundle, wire
-from edge_rnn_converters.bundle import Bundle
+from edge_rnn_converters.bundle import GRAPH, Bundle, Object, objects
 from edge_rnn_converters.keras.file import KerasFile, parse, version_of
 
 METADATA = "keras_metadata.pb"
 _MAX_METADATA = 32 << 20
-_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _NOT_WEIGHTS = (
     "variables", "trainable_variables", "keras_api", "states", "_states", "_random_generator"
 )  # fmt: skip
 """What hangs at a layer besides its weights and the layers in it: lists of the same once more, a
 stateful layer's states, and what dropout draws from."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Object:
-    """What hangs at it, (name, number) in the order in which it was hung there, and the name of its
-    tensor in the checkpoint if it is a variable, else ""."""
-
-    children: tuple[tuple[str, int], ...]
-    tensor: str
 
 
 def opened(folder: Path) -> KerasFile:
@@ -53,7 +43,7 @@ def opened(folder: Path) -> KerasFile:
     if "root" not in told:
         raise ModelError(f"{METADATA}: describes no model")
     tensors = bundle.load(folder / "variables" / "variables")
-    graph = tuple(map(_object, wire.messages(tensors.text(_GRAPH), 1)))
+    graph = objects(tensors.text(GRAPH))
     weights = _Weights(tensors, graph, _names(told, graph))
     return KerasFile(version_of(folder, told["root"]), told["root"], weights, None)
 
@@ -63,7 +53,7 @@ class _Weights:
     """See `file.Weights`; `names` are those of layers, by their numbers in the graph."""
 
     tensors: Bundle
-    graph: tuple[_Object, ...]
+    graph: tuple[Object, ...]
     names: dict[int, str]
 
     def __call__(self, names: tuple[str, ...]) -> tuple[F32, ...]:
@@ -87,12 +77,7 @@ class _Weights:
                 yield from self._found(child, seen)
 
 
-def _object(node: memoryview) -> _Object:
-    children = ((wire.text(c, 2), wire.whole(c, 1)) for c in wire.messages(node, 1))
-    return _Object(tuple(children), next((wire.text(a, 3) for a in wire.messages(node, 2)), ""))
-
-
-def _names(told: dict[str, Any], graph: tuple[_Object, ...]) -> dict[int, str]:
+def _names(told: dict[str, Any], graph: tuple[Object, ...]) -> dict[int, str]:
     """The layers' names, by where they hang."""
     found = {}
     for path, entry in told.items():

@@ -93,11 +93,15 @@ def load(path: Path) -> TfliteFile:
     Raises MissingExtraError without LiteRT, UnsupportedError for what is not read, ModelError or
     any of `source.reading`'s exceptions for a damaged file.
     """
-    schema = _schema()
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise UnsupportedError(f"{path.name}: {size} bytes, at most {MAX_BYTES} are read")
-    blob = path.read_bytes()
+    return parsed(path.read_bytes())
+
+
+def parsed(blob: bytes) -> TfliteFile:
+    """The graphs of a file of these bytes. Raises as `load`."""
+    schema = _schema()
     reader = _Reader(schema, schema.Model.GetRootAs(blob), blob)
     return TfliteFile(blob, reader.description(), tuple(reader.graphs()))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edge_rnn_converters.refused import UNKNOWN
+from edge_rnn_converters.tensors.graph import Op
 from edge_rnn_converters.tflite.file import Operator
 from edge_rnn_converters.tflite.translate import END, Translation, operator
 
@@ -140,4 +141,5 @@ def _cast(t: Translation, o: Operator) -> None:
     to = t.tensor(o.outputs[0]).dtype
     if to is None:
         raise t.refuse(o, "type", *UNKNOWN)
-    t.result(o, "Cast", t.name(o.inputs[0]), to=to)
+    x, y = t.name(o.inputs[0]), t.name(o.outputs[0])
+    t.operators.append(Op("Cast", t.label(o), (x,), (y,), {"to": to}))

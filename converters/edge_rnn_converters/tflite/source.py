@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from edge_rnn_converters.detect import Format
 from edge_rnn_converters.source import Options, Source
 from edge_rnn_converters.tensors.execute import as_source
 from edge_rnn_converters.tensors.graph import TensorGraph, TensorInput, needed
-from edge_rnn_converters.tensors.run import GraphRunner, QuantizedRunner
+from edge_rnn_converters.tensors.run import Engine, GraphRunner, QuantizedRunner
 from edge_rnn_converters.tflite import fused, loops, maths, moves, sweeps, variables
-from edge_rnn_converters.tflite.file import load
+from edge_rnn_converters.tflite.file import TfliteFile, load
 from edge_rnn_converters.tflite.run import engine
 from edge_rnn_converters.tflite.translate import KNOWN, Translation, translate
 from edge_rnn_converters.tflite.twin import float_twin, quantized
@@ -43,19 +43,30 @@ def read(path: Path, form: Format, options: Options) -> Source:
     Raises UnsupportedError naming the operator and attribute that can't be run faithfully,
     ModelError for operands that do not fit together, MissingExtraError without LiteRT.
     """
-    file = load(path)
+    return source(load(path), options)
+
+
+def source(
+    file: TfliteFile,
+    options: Options,
+    run_by: Callable[[Sequence[str], Sequence[str]], Engine] | None = None,
+) -> Source:
+    """The model of a file that is read. `run_by`, given the names of the graph's inputs and of its
+    outputs, is what runs in place of the file, which was made of it. Raises as `read`."""
     t = translate(Translation(file, file.graphs[0]))
     graph = _graph(t)
     names = [t.name(i) for i in t.graph.inputs], [t.name(i) for i in t.graph.outputs]
     kept = tuple(name for name in graph.outputs if name not in names[1])
+    if run_by is not None:
+        return as_source(graph, lambda: run_by(*names), options)
     if not quantized(file):
         return as_source(graph, lambda: engine(file.blob, *names, kept), options)
-    source = as_source(graph, lambda: engine(float_twin(file), *names, kept), options)
-    twin = source.run
+    made = as_source(graph, lambda: engine(float_twin(file), *names, kept), options)
+    twin = made.run
     assert isinstance(twin, GraphRunner)  # noqa: S101 - as `as_source` makes it
     own = replace(twin, open=lambda: engine(file.blob, *names, kept))
     run = QuantizedRunner(twin, own, _held(t, t.graph.inputs), _held(t, t.graph.outputs))
-    return replace(source, run=run, notes=(*source.notes, _INTEGERS))
+    return replace(made, run=run, notes=(*made.notes, _INTEGERS))
 
 
 def _held(t: Translation, numbers: Iterable[int]) -> tuple[float, float]:

@@ -1,4 +1,5 @@
-"""The options of commands that read a file of weights: what network they are of."""
+"""The options of commands that read a file which does not say all: of weights what network they
+are of, of signatures which is meant."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import click
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `description` and `network`, which `Options` takes."""
+    """Adds `description`, `network` and `signature`, which `Options` takes."""
     file = click.Path(exists=True, dir_okay=False, path_type=Path)
     description = click.option(
         "--description", type=file, metavar="TOML",
@@ -20,4 +21,8 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--network", default="", metavar="LAYERS",
         help='The same in a line: "lstm, linear, softmax".',
     )  # fmt: skip
-    return description(network(command))
+    signature = click.option(
+        "--signature", default="", metavar="NAME",
+        help="A SavedModel's signature; serving_default if there are several.",
+    )  # fmt: skip
+    return description(network(signature(command)))
