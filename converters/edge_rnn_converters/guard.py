@@ -36,12 +36,12 @@ class Limits:
 
     @classmethod
     def of(cls, path: Path) -> Limits:
-        """10 s and 1 GB, and more for a large file: a second for 10 MB, eight times its size. To
-        load TensorFlow, which reads a SavedModel, takes 5 s and 0.7 GB by itself."""
+        """10 s and 1 GB, and more for a large file: a second for 10 MB, eight times its size.
+        Loading TensorFlow for a SavedModel takes 5 s and 0.7 GB by itself: 20 s, 1 GB more."""
         size = sum(f.stat().st_size for f in path.rglob("*")) if path.is_dir() else 0
         size = size or path.stat().st_size
-        loads = 2 if (path / "saved_model.pb").is_file() else 0
-        return cls(10 + 10 * loads + size / 10e6, (1 << 30) + (loads << 29) + 8 * size)
+        tensorflow = (path / "saved_model.pb").is_file()
+        return cls(10 + 20 * tensorflow + size / 10e6, (1 + tensorflow << 30) + 8 * size)
 
 
 def guarding() -> bool:

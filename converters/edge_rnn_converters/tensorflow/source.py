@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edge_rnn_converters.detect import Format
-from edge_rnn_converters.source import WINDOW, Options, Source, refuse
+from edge_rnn_converters.source import WINDOW, CannotRunError, Options, Source, refuse
 from edge_rnn_converters.tensorflow.allowed import COMPUTES, checked
 from edge_rnn_converters.tensorflow.graphdef import Tensor, load
 from edge_rnn_converters.tensorflow.program import Program, program
@@ -76,11 +76,16 @@ def _of_any_length(source: Source) -> Source:
 
 
 def _engine(made: Program, inputs: Sequence[str], outputs: Sequence[str]) -> Engine:
-    """The signature in TensorFlow, its tensors known by the file's names."""
-    function = made.function([x.shape or () for x in made.reached.inputs])
+    """The signature in TensorFlow, its tensors known by the file's names. Raises CannotRunError."""
+    name = f"tensorflow {made.tf.__version__}"
+    try:
+        function = made.function([x.shape or () for x in made.reached.inputs])
+    except Exception as e:
+        # TensorFlow raises whatever it likes.
+        raise CannotRunError(f"{name} can't load it: {e}") from e
 
     def call(feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         results = made.run(function, [feed[name] for name in inputs])
         return dict(zip(outputs, results, strict=True))
 
-    return Engine(f"tensorflow {made.tf.__version__}", call)
+    return Engine(name, call)
