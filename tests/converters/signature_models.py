@@ -37,6 +37,8 @@ def _keras(folder: Path) -> None:
     export("rnn", (None, 6), layers.SimpleRNN(8, return_sequences=True), layers.Dense(2))
     export("unrolled", (10, 6), layers.GRU(8, unroll=True, return_sequences=True))
     export("stacked", (None, 6), layers.LSTM(8, return_sequences=True), layers.GRU(4))
+    rnn, before = layers.SimpleRNN(8, return_sequences=True), layers.GRU(4, reset_after=False)
+    export("open", (None, 6), rnn, before)
     causal = layers.Conv1D(8, 5, padding="causal", activation="relu")
     export("conv", (None, 6), causal, layers.LSTM(8, return_sequences=True), layers.Dense(2))
     export("batch", (20, 6), layers.LSTM(8, return_sequences=True), batch_size=4)
@@ -59,6 +61,8 @@ def _modules(folder: Path) -> None:
             rng = np.random.default_rng(0)
             self.kernel = tf.Variable(rng.normal(0, 0.3, (6, 8)), dtype=tf.float32)
             self.recurrent = tf.Variable(rng.normal(0, 0.3, (8, 8)), dtype=tf.float32)
+            self.four = tf.Variable(rng.normal(0, 0.3, (6, 32)), dtype=tf.float32)
+            self.fours = tf.Variable(rng.normal(0, 0.3, (8, 32)), dtype=tf.float32)
             self.bias = tf.Variable(rng.normal(0, 0.3, 8), dtype=tf.float32)
 
         def step(self, x: Any, h: Any) -> Any:
@@ -72,6 +76,45 @@ def _modules(folder: Path) -> None:
                 rows.append(h)
             return {"y": tf.stack(rows, 1)}
 
+        @tf.function(input_signature=[tf.TensorSpec([None, None, 6], name="x")])
+        def loop(self, x: Any) -> Any:
+            """Reads x[:, t]."""
+            batch, steps = tf.shape(x)[0], tf.shape(x)[1]
+            h, rows = (
+                tf.zeros([batch, 8]),
+                tf.TensorArray(tf.float32, steps, element_shape=[None, 8]),
+            )
+            for t in tf.range(steps):
+                h = self.step(x[:, t], h)
+                rows = rows.write(t, h)
+            return {"y": tf.transpose(rows.stack(), [1, 0, 2])}
+
+        @tf.function(input_signature=[tf.TensorSpec([1, 10, 6], name="x")])
+        def last(self, x: Any) -> Any:
+            h = tf.zeros([1, 8])
+            for t in tf.range(10):
+                h = self.step(x[:, t], h)
+            return {"y": h}
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 1, 6], name="x")])
+        def scan(self, x: Any) -> Any:
+            """Steps come first, and the second state is kept in a list that nothing reads."""
+
+            def cell(states: Any, row: Any) -> Any:
+                i, f, g, o = tf.split(row @ self.four + states[0] @ self.fours, 4, axis=1)
+                c = tf.sigmoid(f) * states[1] + tf.sigmoid(i) * tf.tanh(g)
+                return tf.sigmoid(o) * tf.tanh(c), c
+
+            zeros = tf.zeros([1, 8])
+            return {"y": tf.scan(cell, x, (zeros, zeros))[0]}
+
+        state_too = tf.TensorSpec([1, 6], name="x"), tf.TensorSpec([1, 8], name="h")
+
+        @tf.function(input_signature=state_too)
+        def one_step(self, x: Any, h: Any) -> Any:
+            h = self.step(x, h)
+            return {"y": h @ tf.transpose(self.kernel), "h": h}
+
         @tf.function(input_signature=[tf.TensorSpec([1, None, 6], name="x")])
         def printing(self, x: Any) -> Any:
             tf.print("a message")
@@ -83,7 +126,7 @@ def _modules(folder: Path) -> None:
 
     module = Cell()
     module.state = tf.Variable(tf.zeros([1, 8]))
-    names = ("written_out", "printing", "keeping")
+    names = ("written_out", "loop", "last", "scan", "one_step", "printing", "keeping")
     signatures = {name: getattr(module, name) for name in names}
     tf.saved_model.save(module, str(folder / "module"), signatures=signatures)
 

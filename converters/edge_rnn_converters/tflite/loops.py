@@ -30,7 +30,7 @@ def _while(t: Translation, o: Operator) -> None:
     step = loop.step()
     found = recognise(step)
     initial = {s.before: t.name(o.inputs[loop.inputs.index(s.before)]) for s in step.states}
-    sequence = t.name(o.inputs[loop.sequence])
+    sequence = loop.steps_first()
     sequences: dict[str, str] = {}
     finals: dict[str, str] = {}
     for cell in found.cells:
@@ -67,7 +67,7 @@ class _Loop:
         if not len(self.inputs) == len(self._after) == len(o.inputs) == len(o.outputs):
             raise self._refuse("arguments", "do not fit its body")
         self.sequence = self._sequence()
-        self._steps = self._length()
+        self.axis, self._steps = self._length()
         self._parts, self._row = self._roles()
 
     def _translated(self, index: int) -> Translation:
@@ -83,10 +83,8 @@ class _Loop:
         """One turn of the loop over the row that it reads."""
         b = self._body
         states = [
-            StepState(name, _shape(b, i), after)
-            for name, after, part, i in zip(
-                self.inputs, self._after, self._parts, b.graph.inputs, strict=True
-            )
+            StepState(name, self._shape(k), self._after[k])
+            for k, (name, part) in enumerate(zip(self.inputs, self._parts, strict=True))
             if part.role == "state"
         ]
         outputs = dict.fromkeys(p.value for p in self._parts if p.role == "rows")
@@ -119,14 +117,33 @@ class _Loop:
         elif part.role == "counter":
             t.constants[output] = np.asarray(self._start(k) + self._steps)
         else:
-            shape = t.constant([d or 1 for d in t.tensor(o.outputs[k]).shape])
+            shape = t.constant(self._shape(k))
             state = rows[part.value] if part.role == "rows" else self.inputs[k]
             whole = part.role == "rows" and self._listed(k)
-            t.op(o, "Reshape", (sequences if whole else finals)[state], shape, to=[output])
+            values = sequences if whole else finals
+            if state in values:
+                t.op(o, "Reshape", values[state], shape, to=[output])
+            else:  # no node gives it; where nothing reads it, nobody is the wiser
+                t.op(o, "WHILE's list of a cell's inner state", to=[output])
+
+    def steps_first(self) -> str:
+        """The sequence, its steps as the first axis."""
+        t, o, axis = self._t, self._o, self.axis
+        value = t.name(o.inputs[self.sequence])
+        rank = len(self._shape(self.sequence))
+        order = [axis, *(i for i in range(rank) if i != axis)]
+        return t.op(o, "Transpose", value, perm=order) if axis else value
+
+    def _shape(self, k: int) -> tuple[int, ...]:
+        """An argument's shape, where it is open that of what is given first."""
+        inner = self._body.tensor(self._body.graph.inputs[k]).shape
+        outer = self._t.tensor(self._o.inputs[k]).shape
+        sizes = zip(inner, outer if len(outer) == len(inner) else inner, strict=True)
+        return tuple(next((n for n in both if n is not None), 1) for both in sizes)
 
     def _listed(self, k: int) -> bool:
         """Is this a list of all steps' rows, not the last one's alone?"""
-        return _shape(self._body, self._body.graph.inputs[k])[:1] == (self._steps,)
+        return self._shape(k)[:1] == (self._steps,)
 
     def _sequence(self) -> int:
         """The argument that stays as it is and is not a constant."""
@@ -177,21 +194,28 @@ class _Loop:
             if self._origin(self._after[k]) == name and (value := self._value(k)) is not None
         }
 
-    def _length(self) -> int:
-        """How many turns the loop makes: one for each row of the sequence, or it is refused."""
-        n = _shape(self._body, self._body.graph.inputs[self.sequence])[0]
-        counters = self._counters()
+    def _length(self) -> tuple[int, int]:
+        """(the axis of the sequence's steps, how many turns the loop makes), one for each of these,
+        or it is refused."""
+        shape, counters = self._shape(self.sequence), self._counters()
         starts = {k: self._start(k) for k in counters}
+        axes = [a for a, n in enumerate(shape) if self._ends_after(n, starts)]
+        if not axes:
+            raise self._refuse("condition", f"does not end after the sequence's {shape[0]} rows")
+        n = shape[axes[0]]
         names = tuple(self._after[k] for k in counters)
         for turn in {0, 1, n - 1}:
             given = {self.inputs[k]: np.array(starts[k] + turn, np.int32) for k in counters}
             body = self._run(self._body, names, given)
             if any(body[self._after[k]] != starts[k] + turn + 1 for k in counters):
                 raise self._refuse("counter", "does not go up by one")
-        tests = [self._goes_on({k: starts[k] + turn for k in counters}) for turn in (0, n - 1, n)]
-        if tests != [True, True, False]:
-            raise self._refuse("condition", f"does not end after the sequence's {n} rows")
-        return n
+        return axes[0], n
+
+    def _ends_after(self, n: int, starts: Mapping[int, int]) -> bool:
+        tests = [
+            self._goes_on({k: at + turn for k, at in starts.items()}) for turn in (0, n - 1, n)
+        ]
+        return tests == [True, True, False]
 
     def _goes_on(self, counters: Mapping[int, int]) -> bool:
         (result,) = (self._cond.name(i) for i in self._cond.graph.outputs)
@@ -236,7 +260,7 @@ class _Loop:
             given[self.inputs[k]] = np.array(self._start(k) + turn, np.int32)
         for k, name in enumerate(self.inputs):
             if name not in given:
-                given[name] = space.lane(name, _shape(self._body, self._body.graph.inputs[k]))
+                given[name] = space.lane(name, self._shape(k))
         arguments = len(space.forms)
         body = Steps(tuple(self._body.operators), self._body.constants)
         known = body.run(space, given)
@@ -249,7 +273,7 @@ class _Loop:
         self, known: Mapping[str, Value], turn: int
     ) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """The values that are the sequence's row of this turn, taken out of it."""
-        wanted = _ids(known[self.inputs[self.sequence]])[turn].ravel()
+        wanted = _ids(known[self.inputs[self.sequence]]).take(turn, self.axis).ravel()
         same = [name for name in self._made() if _is(known[name], wanted)]
         maker = {op.outputs[0]: op for op in self._body.operators}
         rows = [name for name in same if maker[name].inputs[0] not in same]
@@ -296,8 +320,3 @@ def _ids(value: Value) -> NDArray[np.int64]:
 
 def _is(value: Value | None, ids: NDArray[np.int64]) -> bool:
     return isinstance(value, Symbols) and np.array_equal(value.ids.ravel(), ids)
-
-
-def _shape(graph: Translation, number: int) -> tuple[int, ...]:
-    """A tensor's shape, an open dimension being one."""
-    return tuple(1 if n is None else n for n in graph.tensor(number).shape)

@@ -91,12 +91,14 @@ def _slice(t: Translation, o: Operator) -> None:
 
 @operator("STRIDED_SLICE", _MOVES)
 def _strided_slice(t: Translation, o: Operator) -> None:
-    begin, end, strides = (
-        t.known(o, i, n).tolist() for i, n in enumerate(("begin", "end", "strides"), 1)
-    )
     for mask in ("ellipsisMask", "newAxisMask"):
         if o.options[mask]:
             raise t.refuse(o, mask, *UNKNOWN)
+    if _one_place(t, o):
+        return
+    begin, end, strides = (
+        t.known(o, i, n).tolist() for i, n in enumerate(("begin", "end", "strides"), 1)
+    )
     shrunk = []
     for i, stride in enumerate(strides):
         if o.options["shrinkAxisMask"] >> i & 1:
@@ -113,6 +115,21 @@ def _strided_slice(t: Translation, o: Operator) -> None:
         t.result(o, "Squeeze", t.op(o, "Slice", x, *cut), t.constant(shrunk))
     else:
         t.result(o, "Slice", x, *cut)
+
+
+def _one_place(t: Translation, o: Operator) -> bool:
+    """Takes one place, which is computed, along some axes and all of the others: x[:, t]."""
+    begin, whole = t.name(o.inputs[1]), o.options["beginMask"] & o.options["endMask"]
+    (told,) = t.tensor(o.inputs[1]).shape
+    axes = [i for i in range(told or 0) if o.options["shrinkAxisMask"] >> i & 1]
+    every = all(whole >> i & 1 for i in range(told or 0) if i not in axes)
+    if begin in t.constants or not axes or not every:
+        return False
+    first = t.op(o, "Gather", begin, t.constant(axes), axis=0)
+    last = t.op(o, "Add", first, t.constant([1] * len(axes), np.int32))
+    row = t.op(o, "Slice", t.name(o.inputs[0]), first, last, t.constant(axes))
+    t.result(o, "Squeeze", row, t.constant(axes))
+    return True
 
 
 @operator("REVERSE_V2", "of the steps of a window")
