@@ -87,13 +87,14 @@ LOOPS = {
     "cells": ["lstm", "gru"],
     "lstm_unrolled": ["lstm", "dense"],
     "gru_unrolled": ["gru", "dense"],
+    "columns": ["gru"],
     "lstm_fused": ["lstm", "dense"],
     "conv_fused": ["conv1d", "lstm", "dense"],
 }
 
 
 @pytest.mark.parametrize("name", LOOPS)
-def test_what_tensorflow_made_of_keras_layers(name: str) -> None:
+def test_what_tensorflow_made_of_keras_layers_and_a_loop(name: str) -> None:
     """Loops over time, steps written out, fused operators."""
     found = convert_with_report(GOLDEN / f"{name}.tflite", "float32", check="require")
     assert [n.OP for n in found.model.nodes] == LOOPS[name]

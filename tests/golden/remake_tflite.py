@@ -87,16 +87,37 @@ def keras2(L: Any, net: Callable[..., Any]) -> dict[str, tuple[Any, str]]:
     }  # fmt: skip
 
 
+def columns(tf: Any) -> bytes:
+    """A GRU in a loop over x[:, t], whose steps are not the first axis."""
+    rng = np.random.default_rng(0)
+    w, r, b = (tf.constant(rng.normal(0, 0.5, s), tf.float32) for s in ((5, 21), (7, 21), (21,)))
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 12, 5], name="x")])
+    def run(x: Any) -> Any:
+        h, rows = tf.zeros([1, 7]), tf.TensorArray(tf.float32, 12, element_shape=[1, 7])
+        for t in tf.range(12):
+            xz, xr, xn = tf.split(x[:, t] @ w + b, 3, axis=1)
+            hz, hr, hn = tf.split(h @ r, 3, axis=1)
+            z = tf.sigmoid(xz + hz)
+            h = z * h + (1 - z) * tf.tanh(xn + tf.sigmoid(xr + hr) * hn)
+            rows = rows.write(t, h)
+        return tf.transpose(rows.stack(), [1, 0, 2])
+
+    function = run.get_concrete_function()
+    return bytes(tf.lite.TFLiteConverter.from_concrete_functions([function], run).convert())
+
+
 def main() -> None:
     import tensorflow as tf
 
     keras = tf.keras
     makers = keras3 if int(tf.__version__.split(".")[1]) >= 16 else keras2
     made = makers(keras.layers, lambda layers, *a, **k: network(keras, layers, *a, **k))
-    wanted = sys.argv[1:] or list(made)
+    wanted = sys.argv[1:] or ["columns", *made]
     FOLDER.mkdir(exist_ok=True)
     for name in wanted:
-        (FOLDER / f"{name}.tflite").write_bytes(file(tf, *made[name]))
+        blob = columns(tf) if name == "columns" else file(tf, *made[name])
+        (FOLDER / f"{name}.tflite").write_bytes(blob)
 
 
 if __name__ == "__main__":
