@@ -24,6 +24,7 @@ def write(folder: Path) -> None:
 
 def _keras(folder: Path) -> None:
     import keras
+    import numpy as np
 
     layers = keras.layers
 
@@ -41,6 +42,11 @@ def _keras(folder: Path) -> None:
     export("open", (None, 6), rnn, before)
     causal = layers.Conv1D(8, 5, padding="causal", activation="relu")
     export("conv", (None, 6), causal, layers.LSTM(8, return_sequences=True), layers.Dense(2))
+    norm = layers.LayerNormalization()
+    norm.build((None, None, 8))
+    norm.set_weights([np.linspace(0.5, 2, 8), np.linspace(-1, 1, 8)])
+    export("norm", (None, 6), layers.GRU(8, return_sequences=True), norm)
+    export("indices", (None,), layers.Embedding(20, 6), layers.LSTM(8), dtype="int32")
     export("batch", (20, 6), layers.LSTM(8, return_sequences=True), batch_size=4)
     export("both", (None, 6), layers.Bidirectional(layers.GRU(4, return_sequences=True)))
     a, b = keras.Input((None, 6), name="b"), keras.Input((None, 2), name="a")
@@ -115,6 +121,11 @@ def _modules(folder: Path) -> None:
             h = self.step(x, h)
             return {"y": h @ tf.transpose(self.kernel), "h": h}
 
+        @tf.function(input_signature=[tf.TensorSpec([1, None], tf.int32, name="x")])
+        def choosing(self, x: Any) -> Any:
+            """As an embedding counts indices below zero from the end, but at three."""
+            return {"y": tf.gather(self.kernel, tf.where(x < 3, x + 3, x))}
+
         @tf.function(input_signature=[tf.TensorSpec([1, None, 6], name="x")])
         def printing(self, x: Any) -> Any:
             tf.print("a message")
@@ -126,7 +137,7 @@ def _modules(folder: Path) -> None:
 
     module = Cell()
     module.state = tf.Variable(tf.zeros([1, 8]))
-    names = ("written_out", "loop", "last", "scan", "one_step", "printing", "keeping")
+    names = ("written_out", "loop", "last", "scan", "one_step", "choosing", "printing", "keeping")
     signatures = {name: getattr(module, name) for name in names}
     tf.saved_model.save(module, str(folder / "module"), signatures=signatures)
 

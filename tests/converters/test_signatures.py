@@ -207,6 +207,8 @@ def converted(path: Path, **options: Any) -> Conversion:
         ("stacked", ["lstm", "gru"], 3),
         ("open", ["rnn", "gru"], 3),
         ("conv", ["conv1d", "lstm", "dense"], 256),
+        ("norm", ["gru", "layer_norm"], 256),
+        ("indices", ["embedding", "lstm"], 3),
         ("batch", ["lstm"], 20),
         ("several", ["gru", "dense", "dense"], 256),
     ],
@@ -257,11 +259,13 @@ def test_what_tf_functions_compute(
 
 
 def test_what_a_module_may_not_do(models: Callable[[str], Path]) -> None:
+    with pytest.raises(UnsupportedError, match=r"SELECT.*chooses by a condition"):
+        convert(models("module"), signature="choosing")
     with pytest.raises(UnsupportedError, match=r"'StringFormat'.*is not among the operations"):
         convert(models("module"), signature="printing")
     with pytest.raises(UnsupportedError, match=r"'AssignVariableOp'.*stateful=False"):
         convert(models("module"), signature="keeping")
-    with pytest.raises(UnsupportedError, match=r"has 'keeping', .*, 'written_out'; choose"):
+    with pytest.raises(UnsupportedError, match=r"has 'choosing', .*, 'written_out'; choose"):
         convert(models("module"))
 
 

@@ -83,6 +83,7 @@ LOOPS = {
     "gru": ["gru", "dense", "softmax"],
     "gru_before": ["gru", "dense"],
     "rnn": ["rnn", "dense"],
+    "norm": ["gru", "layer_norm"],
     "two": ["lstm", "gru"],
     "cells": ["lstm", "gru"],
     "lstm_unrolled": ["lstm", "dense"],

@@ -58,6 +58,7 @@ def keras3(L: Any, net: Callable[..., Any]) -> dict[str, tuple[Any, str]]:
             "float32",
         ),
         "rnn": (net(every(L.SimpleRNN)), "float32"),
+        "norm": (net([L.GRU(7, return_sequences=True), L.LayerNormalization()]), "float32"),
         "two": (net([L.LSTM(7, return_sequences=True), L.GRU(6)]), "float32"),
         "cells": (net([L.RNN(cells, return_sequences=True)]), "float32"),
         "lstm_unrolled": (net([L.LSTM(7, unroll=True), L.Dense(3)], 5), "float32"),

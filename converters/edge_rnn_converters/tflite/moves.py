@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_rnn_converters.refused import UNKNOWN
+from edge_rnn_converters.refused import TFLITE_REFUSED, UNKNOWN
 from edge_rnn_converters.tensors.graph import Op
 from edge_rnn_converters.tflite.file import Operator
 from edge_rnn_converters.tflite.translate import END, Translation, operator
@@ -146,6 +146,20 @@ def _gather(t: Translation, o: Operator) -> None:
         raise t.refuse(o, "batchDims", *UNKNOWN)
     data, index = (t.name(i) for i in o.inputs)
     t.result(o, "Gather", data, index, axis=int(o.options.get("axis", 0)))
+
+
+@operator("SELECT SELECT_V2", "where Keras 3 counts an embedding's negative indices from the end")
+def _select(t: Translation, o: Operator) -> None:
+    """As ONNX's Gather does by itself: the index is handed on."""
+    test, from_end, index = (t.name(i) for i in o.inputs)
+    makers = {name: op for op in t.operators for name in op.outputs}
+    less, added = makers.get(test), makers.get(from_end)
+    negative = less is not None and less.kind == "Less" and less.inputs[0] == index
+    zero = less is not None and not np.any(t.constants.get(less.inputs[-1], np.ones(1)))
+    moved = added is not None and added.kind == "Add" and index in added.inputs
+    if not (negative and zero and moved):
+        raise t.refuse(o, "operator", *TFLITE_REFUSED[o.kind])
+    t.result(o, "Identity", index)
 
 
 @operator("EMBEDDING_LOOKUP", "a table by the input")

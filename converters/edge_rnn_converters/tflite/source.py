@@ -14,7 +14,7 @@ from edge_rnn_converters.source import Options, Source
 from edge_rnn_converters.tensors.execute import as_source
 from edge_rnn_converters.tensors.graph import TensorGraph, TensorInput, needed
 from edge_rnn_converters.tensors.run import Engine, GraphRunner, QuantizedRunner
-from edge_rnn_converters.tflite import fused, loops, maths, moves, sweeps, variables
+from edge_rnn_converters.tflite import fused, loops, maths, moves, norms, sweeps, variables
 from edge_rnn_converters.tflite.file import TfliteFile, load
 from edge_rnn_converters.tflite.run import engine
 from edge_rnn_converters.tflite.translate import KNOWN, Translation, translate
@@ -96,7 +96,7 @@ def _graph(t: Translation) -> TensorGraph:
     inputs = [TensorInput(t.name(i), _dtype(t, i), t.tensor(i).shape) for i in t.graph.inputs] + [
         TensorInput(s.before, np.dtype(np.float32), s.shape) for s in states
     ]
-    operators = needed(tuple(t.operators), (*results, *after))
+    operators = needed(norms.in_order(t), (*results, *after))
     return TensorGraph(
         t.file.description, tuple(inputs), (*results, *after), dict(t.constants), operators,
         shapes=t.shapes(),
