@@ -33,6 +33,8 @@ def fields(data: memoryview) -> Iterator[tuple[int, Field]]:
     at = 0
     while at < len(data):
         tag, at = varint(data, at)
+        if tag >> 32:  # other readers take its lower half for another field's
+            raise ValueError(f"there is no field {tag >> 3}")
         kind = tag & 7
         if kind == _VARINT:
             value, at = varint(data, at)

@@ -22,6 +22,7 @@ from edge_rnn_converters import convert, convert_with_report
 from edge_rnn_converters.conversion import Conversion
 from edge_rnn_converters.refused import SAVED_REFUSED
 from edge_rnn_converters.source import reading
+from edge_rnn_converters.tensorflow import program
 from edge_rnn_converters.tensorflow.allowed import COMPUTES, checked
 from edge_rnn_converters.tensorflow.graphdef import FILE, assembled, load
 from edge_rnn_converters.tensorflow.weights import values
@@ -111,6 +112,22 @@ def test_a_function_of_an_operations_name_is_looked_at(tmp_path: Path) -> None:
     body = function("f", node("y", "Tanh", "x"))
     found = load(saved(tmp_path, body, function("Tanh", node("strange", "WriteFile"))))
     assert "Tanh" not in checked(found, "").functions
+
+
+def test_a_field_that_others_may_read_as_another_is_damage(tmp_path: Path) -> None:
+    """A tag of more than 32 bits, whose lower ones are those of a node's operation."""
+    second = bytes([0x92, 0x80, 0x80, 0x80, 0x10, 9]) + b"WriteFile"
+    body = function("f", node("y", "Tanh", "x") + second)
+    with pytest.raises(ModelError, match="there is no field"):
+        convert(saved(tmp_path, body))
+
+
+def test_what_tensorflow_reads_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorflow")
+    strange = message(1, node("strange", "WriteFile"))
+    monkeypatch.setattr(program, "assembled", lambda *_: strange)
+    with pytest.raises(ModelError, match="node 'strange' is 'WriteFile' to TensorFlow"):
+        convert(EXPORTED)
 
 
 def test_the_list_and_the_reasons_do_not_overlap() -> None:

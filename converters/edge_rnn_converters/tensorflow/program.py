@@ -15,10 +15,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_rnn.errors import UnsupportedError
+from edge_rnn.errors import ModelError, UnsupportedError
 from edge_rnn.graph import F32
 from edge_rnn_converters.source import refuse
-from edge_rnn_converters.tensorflow.allowed import Reached
+from edge_rnn_converters.tensorflow.allowed import COMPUTES, Reached
 from edge_rnn_converters.tensorflow.graphdef import SavedGraph, assembled
 
 Shape: TypeAlias = tuple[int | None, ...]
@@ -45,11 +45,13 @@ class Program:
         """A function of arguments of these shapes, giving the results in order; with `batch`, what
         it was saved with about the shapes inside is left out, and lists hold elements of so many.
 
-        Raises ValueError, or an error of TensorFlow's, where the graph does not fit together.
+        Raises ModelError for a graph that TensorFlow reads otherwise than we do, ValueError, or an
+        error of TensorFlow's, where it does not fit together.
         """
         tf, reached = self.tf, self.reached
         raw = assembled(self.saved, (reached.call, *reached.constants), reached.functions)
         graph = tf.compat.v1.GraphDef.FromString(raw)
+        _check(graph)
         _rename(graph, f"_of_{next(_COUNT)}")
         if batch is not None:
             _fix(tf, graph, batch)
@@ -82,6 +84,8 @@ class Program:
             with _muted():
                 converter = self.tf.lite.TFLiteConverter.from_concrete_functions([function])
                 return bytes(converter.convert())
+        except ModelError:
+            raise
         except Exception as e:
             # TensorFlow raises whatever it likes, with every place that it passed through.
             said = " ".join(str(e).split())[:300]
@@ -120,12 +124,25 @@ def _tensorflow() -> Any:
     return tensorflow
 
 
+def _nodes(graph: Any) -> Iterator[Any]:
+    """Every node, those of functions too."""
+    yield from graph.node
+    for function in graph.library.function:
+        yield from function.node_def
+
+
+def _check(graph: Any) -> None:
+    """The same look as before at what is handed on, in case that bytes can be read two ways."""
+    for node in _nodes(graph):
+        if node.op not in COMPUTES:
+            raise ModelError(f"node {node.name!r} is {node.op!r} to TensorFlow: it is damaged")
+
+
 def _rename(graph: Any, end: str) -> None:
     """Give the functions names of their own: TensorFlow knows each name once in a process."""
-    inside = [node for function in graph.library.function for node in function.node_def]
     for function in graph.library.function:
         function.signature.name += end
-    for node in (*graph.node, *inside):
+    for node in _nodes(graph):
         for attribute in node.attr.values():
             for func in _named(attribute):
                 func.name += end
