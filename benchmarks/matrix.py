@@ -162,8 +162,10 @@ LIMIT_TITLES = ("figure", "is", "bar", "reached")
 
 def limit_cells(figure: limits.Figure, value: float) -> tuple[str, ...]:
     """A row of the second table."""
-    bar = f"{'>=' if figure.least else '<='} {figure.bar:g} {figure.unit}".rstrip()
-    reached = "yes" if figure.reached(value) else "no"
+    bar = reached = ""
+    if figure.bar is not None:
+        bar = f"{'>=' if figure.least else '<='} {figure.bar:g} {figure.unit}".rstrip()
+        reached = "yes" if figure.reached(value) else "no"
     return (figure.title, f"{value:.2f} {figure.unit}".rstrip(), bar, reached)
 
 
