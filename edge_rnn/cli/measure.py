@@ -25,7 +25,7 @@ exact side multiply."""
 
 WARM_UP = 64
 ROUNDS = 60
-_MIN_CALLS, _TRIES = 2, 8
+_MIN_CALLS, _TRIES, _READINGS = 2, 8, 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +161,14 @@ def _medians(spent: list[list[list[float]]]) -> NDArray[np.float64]:
 
 
 def _calls(step: Step, x: F32, seconds: float) -> list[float]:
-    """Seconds of each call, for about `seconds`.
+    """Seconds of each call, without what reading the clock takes, for about `seconds`.
 
     Calls that lost the processor to another process are left out, unless even several tries did:
     how long they then waited says nothing of the runtime.
     """
     whole: list[float] = []
     cut: list[float] = []
+    clock = min(-(time.perf_counter() - time.perf_counter()) for _ in range(_READINGS))
     end, switches = time.perf_counter() + seconds, _switches()
     while (
         (n := len(whole) + len(cut)) < _MIN_CALLS
@@ -177,7 +178,7 @@ def _calls(step: Step, x: F32, seconds: float) -> list[float]:
         rows = x[n % len(x)]
         start = time.perf_counter()
         step(rows)
-        spent = time.perf_counter() - start
+        spent = time.perf_counter() - start - clock
         before, switches = switches, _switches()
         (whole if switches == before else cut).append(spent)
     return whole or cut
