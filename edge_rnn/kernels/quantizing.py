@@ -29,8 +29,8 @@ from edge_rnn.kernels.simd import LANES, fma, leading, load, splat
 _LIMIT8, _LIMIT16 = (np.float32(limit) for limit in LIMITS.values())
 _TINY, _0 = np.float32(1e-30), np.float32(0)
 _NONE, _HALF = np.int32(0), np.int32(128)
-_INT8_INT16, _INT4_INT8, _INT4_INT16 = (
-    int(f) for f in (Format.INT8_INT16, Format.INT4_INT8, Format.INT4_INT16)
+_INT8_INT8, _INT8_INT16, _INT4_INT8, _INT4_INT16 = (
+    int(f) for f in (Format.INT8_INT8, Format.INT8_INT16, Format.INT4_INT8, Format.INT4_INT16)
 )
 
 I8 = NDArray[np.int8]
@@ -117,11 +117,18 @@ def quantize(a: I64, x: F32, rows_x: I64, p: F32, s: F32, rows: I64) -> None:
     fixed is 0."""
     n, format, fixed = a[0], a[6], p[a[4]]
     limit = _LIMIT16 if format in (_INT8_INT16, _INT4_INT16) else _LIMIT8
+    unit, inverse = fixed / limit, limit / fixed if fixed > 0 else _0
     for k in range(rows.size):
         i, r = rows_x[k] + a[1], rows[k]
-        size = fixed + _poison(x, i, n) if fixed > 0 else _size(x, i, n)
-        s[r + a[3]] = size / limit
-        _write(x, i, n, limit / size, format, s, r + a[2])
+        if fixed > 0:
+            s[r + a[3]] = unit + _poison(x, i, n)
+        else:
+            size = _size(x, i, n)
+            s[r + a[3]], inverse = size / limit, limit / size
+        if format == _INT8_INT8:
+            _round_bytes(x, i, n, inverse, False, s.view(np.int8), 4 * (r + a[2]), FLIP)
+        else:
+            _write(x, i, n, inverse, format, s, r + a[2])
 
 
 @kernel
