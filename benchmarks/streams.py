@@ -1,5 +1,6 @@
 """What a message costs where a thousand streams are open, and a million: a GRU of 32 units in w8a8,
-streams in random order.
+streams in random order. An id is a str that a message brings, or the one that its stream was opened
+with, kept by the caller.
 
     python -m benchmarks.streams               # a minute, 600 MB; --json
 """
@@ -21,6 +22,7 @@ from edge_rnn_converters.quantize import quantize
 
 FEW, MANY, H, I = 1000, 1_000_000, 32, 6
 BATCHES, ROUNDS, MESSAGES = (1, 16, 256), 7, 20_000
+SLOT, ID, KEPT = "slot", "id", "kept id"
 OPENED = 10_000
 """Streams that are opened together."""
 
@@ -35,11 +37,16 @@ def make_model() -> Model:
     return quantize(Model((Input("x", I),), (gru,), ("gru",)), "w8a8")
 
 
+def sensor(k: int) -> str:
+    """A stream's id, a new str each time."""
+    return f"site/sensor-{k:07d}"
+
+
 class Site:
     """A session in which all streams are open."""
 
     def __init__(self, streams: int) -> None:
-        self.ids = [f"site/sensor-{k:07d}" for k in range(streams)]
+        self.ids = [sensor(k) for k in range(streams)]
         self.session = Session(make_model(), streams)
         opened = range(0, streams, OPENED)
         self.handles = np.concatenate(
@@ -47,13 +54,14 @@ class Site:
         )
 
     def nanoseconds(self, batch: int, by: str, rng: np.random.Generator) -> float:
-        """A message in calls of so many, each stream by its id or by its slot."""
+        """A message in calls of so many, each stream named in one of the ways."""
         chosen = rng.integers(0, len(self.ids), (MESSAGES // batch, batch))
         x = rng.normal(size=(batch, I)).astype(np.float32)
-        if by == "slot":
+        if by == SLOT:
             y = np.empty((batch, H), np.float32)
             return _timed(partial(self._by_slots, x, y), self.handles[chosen]) / chosen.size
-        ids = [[self.ids[k] for k in row] for row in chosen]
+        name = self.ids.__getitem__ if by == KEPT else sensor
+        ids = [[name(k) for k in row] for row in chosen.tolist()]
         return _timed(lambda streams: self.session.step(streams, x), ids) / chosen.size
 
     def _by_slots(self, x: F32, y: F32, slots: Any) -> None:
@@ -71,7 +79,7 @@ def measure() -> list[dict[str, Any]]:
     """A row for each size of a call and way to name streams: medians of rounds in turn."""
     few, many, rng = Site(FEW), Site(MANY), np.random.default_rng(0)
     rows = []
-    for by in ("slot", "id"):
+    for by in (SLOT, ID, KEPT):
         for batch in BATCHES:
             rounds = [[s.nanoseconds(batch, by, rng) for s in (few, many)] for _ in range(ROUNDS)]
             one, other = np.median(rounds, axis=0)

@@ -18,6 +18,7 @@ from edge_rnn.errors import CapacityError, InputError, StreamError
 from edge_rnn.graph import F32
 from edge_rnn.kernels import (
     ID,
+    NAME,
     SLOT,
     enter,
     evict_order,
@@ -55,7 +56,7 @@ class StateStore:
     state and the others padding. A new stream's are `initial` (width,), by default zeros.
 
     A slot handle is generation << 32 | slot, so that the handle of an evicted stream is known
-    from that of the stream that took its place. Ids are in `table` and found by the kernels of
+    from that of the stream that took its place. Ids are found by the kernels of
     `ids`, where many that are looked up together don't wait for memory one by one. Not thread-safe.
     """
 
@@ -73,8 +74,9 @@ class StateStore:
         self.table[capacity]["newer"] = self.table[capacity]["older"] = capacity
         self._initial: F32 | float = 0.0 if initial is None else initial
         self.words, self.capacity, self.ttl, self.on_evict = words, capacity, ttl, on_evict
+        self._names = zeros(capacity, NAME)
         self._index = zeros(1 << (2 * capacity - 1).bit_length(), np.int64)
-        ids = make_ids(self._index, self.table)
+        ids = make_ids(self._index, self._names, self.table, self.slab)
         self._find, self._enter, self._leave = (
             partial(entry.function, ids) for entry in (find, enter, leave)
         )
@@ -89,7 +91,7 @@ class StateStore:
         """Ids of the open streams, least recently used first."""
         order = np.empty(len(self), np.int64)
         evict_order(self.table, order)
-        return self._names(order)
+        return self._ids_at(order)
 
     def handles(self, streams: Sequence[str], now: float) -> NDArray[np.int64]:
         """Slot handles (B,) of the streams, opening those that are new.
@@ -208,9 +210,9 @@ class StateStore:
         self.slab[slot] = self._initial
         self.table[slot]["steps"] = 0
 
-    def _names(self, slots: NDArray[np.int64]) -> list[str]:
-        text, sizes = self.table.view(np.uint8).data, self.table["size"][slots]
-        first = slots * SLOT.itemsize + ID
+    def _ids_at(self, slots: NDArray[np.int64]) -> list[str]:
+        text, sizes = self._names.view(np.uint8).data, self._names["size"][slots]
+        first = slots * NAME.itemsize + ID
         return [
             self._long[slot] if begin > end else str(text[begin:end], "utf-8")
             for slot, begin, end in zip(
@@ -223,7 +225,7 @@ class StateStore:
 
     def _evict(self, reason: Literal["capacity", "idle"]) -> None:
         slot = self._oldest()
-        event = Eviction(self._names(np.array([slot]))[0], int(self.table[slot]["steps"]), reason)
+        event = Eviction(self._ids_at(np.array([slot]))[0], int(self.table[slot]["steps"]), reason)
         self._close(event.stream, slot)
         if self.on_evict is not None:
             self.on_evict(event)

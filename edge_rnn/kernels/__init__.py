@@ -6,7 +6,16 @@ fast-math and no libm, so that a result depends on nothing but its operands.
 What stands here does not import Numba, which takes most of a second: `entries` are object code.
 """
 
-from edge_rnn.kernels.context import ID, SLOT, Status, emit_to, explain, make_context, make_ids
+from edge_rnn.kernels.context import (
+    ID,
+    NAME,
+    SLOT,
+    Status,
+    emit_to,
+    explain,
+    make_context,
+    make_ids,
+)
 from edge_rnn.kernels.cpu import LEVEL
 from edge_rnn.kernels.entries import (
     WRONG_TYPE,
@@ -55,6 +64,7 @@ __all__ = [
     "LEVEL",
     "LIMITS",
     "LINE",
+    "NAME",
     "PARTIALS",
     "PLACES",
     "SLOT",

@@ -12,21 +12,27 @@ from edge_rnn.graph import F32
 from edge_rnn.kernels.memory import LINE
 
 SLOT = np.dtype(
-    {
-        "names": ["newer", "older", "generation", "open", "steps", "chunk", "seen", "size", "long"],
-        "formats": [*("i4",) * 4, "i8", "i8", "f8", "i4", "i8"],
-        "offsets": [0, 4, 8, 12, 16, 24, 32, 40, 48],
-        "itemsize": 2 * LINE,
-    }
+    [
+        ("newer", np.int32),
+        ("older", np.int32),
+        ("generation", np.int32),
+        ("open", np.int32),
+        ("steps", np.int64),
+        ("chunk", np.int64),
+        ("seen", np.float64),
+    ]
 )
 """One slot's bookkeeping. `newer` and `older` link the open slots by last use in a ring
 through a sentinel, the last record; `generation` tells a reused slot from its old handle;
-`chunk` is the last chunk of rows that the slot stood in, the sentinel's the last chunk of all.
-From byte ID on stand the `size` bytes of the stream's id in UTF-8; where they don't fit, or there
-are none as it has half a surrogate pair, `size` is LONG and `long` the address of the id, a str."""
-ID, LONG = 44, -1
-RECORD = SLOT.itemsize
-ID_ROOM = RECORD - ID
+`chunk` is the last chunk of rows that the slot stood in, the sentinel's the last chunk of all."""
+
+NAME = np.dtype(
+    {"names": ["size", "long"], "formats": ["i4", "i8"], "offsets": [0, 8], "itemsize": LINE}
+)
+"""The id of a slot's stream: from byte ID on its `size` bytes in UTF-8. Where they don't fit, or
+there are none as it has half a surrogate pair, `size` is LONG and `long` the address of the str."""
+ID, LONG, NAME_SIZE = 4, -1, NAME.itemsize
+ID_ROOM = NAME_SIZE - ID
 
 ARRAYS = 13
 """How many arrays a context names; the numbers follow their places and sizes."""
@@ -75,12 +81,14 @@ def emit_to(context: NDArray[np.int64], emitted: NDArray[np.uint8]) -> None:
     context[2 * _EMITTED : 2 * _EMITTED + 2] = emitted.ctypes.data, emitted.size
 
 
-def make_ids(index: NDArray[np.int64], table: NDArray[Any]) -> NDArray[np.int64]:
+def make_ids(
+    index: NDArray[np.int64], names: NDArray[Any], table: NDArray[Any], slab: F32
+) -> NDArray[np.int64]:
     """What `find`, `enter` and `leave` need beside a call's own ids: the places of arrays, which
     must stay alive.
 
     An `index` of zeros, whose size is a power of two and at least twice the number of slots, and
-    the streams' `table`.
+    the streams' `names` (capacity,), `table` and `slab` (see `make_context`).
     """
-    arrays = [n for a in (index, table) for n in (a.ctypes.data, a.size)]
-    return np.array([*arrays, *map(id, (str, list, tuple)), 0], np.int64)
+    arrays = [n for a in (index, names, table, slab) for n in (a.ctypes.data, a.size)]
+    return np.array([*arrays, slab.shape[1], *map(id, (str, list, tuple)), 0], np.int64)

@@ -1,9 +1,9 @@
-"""From a stream's id to its slot: a table with open addressing, beside the records of the slots.
+"""From a stream's id to its slot: a table with open addressing.
 
 An entry of the index is 32 bits of an id's hash, Python's own, and a slot + 1; 0 is none. It stands
 at the first free place from the one that its hash names, and half of the index is free at least.
-The slot's record holds the id, and ids are compared whole. All of a call are looked up together,
-each stage for many of them, so that the loads from memory that one needs don't wait for another's.
+The slot's id has a cache line of its own, and ids are compared whole. All of a call are looked up
+together, each stage for many of them, so that what one needs from memory does not wait for another.
 
 The interpreter's lock is held meanwhile. No code of Python's own is run: an id is a plain str.
 """
@@ -18,7 +18,7 @@ from llvmlite import ir
 from numba import types
 from numpy.typing import NDArray
 
-from edge_rnn.kernels.context import ID, ID_ROOM, LONG, RECORD, SLOT
+from edge_rnn.kernels.context import ID, ID_ROOM, LONG, NAME, NAME_SIZE, SLOT
 from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.memory import LINE
 from edge_rnn.kernels.simd import address, function, lower
@@ -29,13 +29,14 @@ I64 = NDArray[np.int64]
 _TYPE, _LENGTH, _ITEMS = 8, 16, 24
 """Where, by CPython's ABI, an object has its type, a list or tuple its length, and a list its
 items' addresses; a tuple has the items themselves there."""
-_TABLE, _STR, _LIST, _TUPLE, _SIZE = 2, 4, 5, 6, 7
-"""Where a context has the addresses of the table and of types, and room for a size."""
-_TOGETHER = 64
-"""Ids that go through a stage of a look-up together."""
+_NAMES, _WIDTH, _STR, _LIST, _TUPLE, _SIZE = 2, 8, 9, 10, 11, 12
+"""Where a context has the address of the names, a state's width, the addresses of types, and room
+for a size."""
+_TOGETHER, _NUMBERS = 64, 128
+"""Ids that go through a stage of a look-up together; numbers of a state that are loaded ahead."""
 _WRONG_TYPE = -1
 
-_int64s, _table = viewer(np.int64), viewer(SLOT)
+_int64s, _names, _table, _floats = (viewer(kind) for kind in (np.int64, NAME, SLOT, np.float32))
 _BYTES, _WORD, _INT = ir.IntType(8).as_pointer(), ir.IntType(64), ir.IntType(32)
 
 
@@ -46,11 +47,10 @@ def find(context: I64, ids: int, handles: I64) -> int:
     items = _items(context, ids, handles.size)
     if not items:
         return _WRONG_TYPE
-    index, table = _int64s(context, 0), _table(context, 1)
     missing = 0
     for first in range(0, handles.size, _TOGETHER):
         some = handles[first : first + _TOGETHER]
-        missing += _find(context, index, table, items + 8 * first, some)
+        missing += _find(context, items + 8 * first, some)
     return missing
 
 
@@ -58,18 +58,18 @@ def find(context: I64, ids: int, handles: I64) -> int:
 def enter(context: I64, name: int, slot: int) -> int:
     """Note that the stream of an id, a plain str, which is no open one's, is at a slot -> 1 if the
     str must stay alive as long."""
-    index, table = _int64s(context, 0), _table(context, 1)
+    index, names = _int64s(context, 0), _names(context, 1)
     mask, tag = index.size - 1, hashed(name) >> 32
     at = tag & mask
     while index[at]:
         at = (at + 1) & mask
     index[at] = tag << 32 | (slot + 1)
     text = _text(context, name)
-    table[slot]["size"] = context[_SIZE] if text else LONG
+    names[slot]["size"] = context[_SIZE] if text else LONG
     if text:
         move(_place(context, slot), text, context[_SIZE])
     else:
-        table[slot]["long"] = name
+        names[slot]["long"] = name
     return 0 if text else 1
 
 
@@ -112,7 +112,8 @@ def _items(context: I64, ids: int, count: int) -> int:
 
 
 @kernel
-def _find(context: I64, index: I64, table: NDArray[Any], items: int, handles: I64) -> int:
+def _find(context: I64, items: int, handles: I64) -> int:
+    index, names, table = _int64s(context, 0), _names(context, 1), _table(context, 2)
     mask, missing = index.size - 1, 0
     for i in range(handles.size):
         name = word(items, 8 * i)
@@ -121,13 +122,25 @@ def _find(context: I64, index: I64, table: NDArray[Any], items: int, handles: I6
         prefetch(index, handles[i] & mask)
     for i in range(handles.size):
         handles[i] = _next(index, handles[i], handles[i] & mask)
-        slot = _slot(index[handles[i]])
-        prefetch(table, slot)
-        prefetch_at(_place(context, slot) + LINE)
+        _fetch(context, names, table, _slot(index[handles[i]]))
     for i in range(handles.size):
-        handles[i] = _handle(context, index, table, word(items, 8 * i), handles[i])
-        missing += handles[i] < 0
+        handles[i] = _handle(context, index, names, table, word(items, 8 * i), handles[i])
+        if handles[i] < 0:
+            missing += 1
+        else:  # being used, it leaves its neighbours
+            prefetch(table, table[handles[i] & 0xFFFFFFFF]["newer"])
+            prefetch(table, table[handles[i] & 0xFFFFFFFF]["older"])
     return missing
+
+
+@kernel
+def _fetch(context: I64, names: NDArray[Any], table: NDArray[Any], slot: int) -> None:
+    """Have what is known of a stream loaded, and the state, which a step will need."""
+    prefetch(names, slot)
+    prefetch(table, slot)
+    states, width = _floats(context, 3), context[_WIDTH]
+    for line in range(0, min(width, _NUMBERS), LINE // 4):
+        prefetch(states, slot * width + line)
 
 
 @kernel
@@ -144,35 +157,37 @@ def _slot(entry: int) -> int:
 
 
 @kernel
-def _handle(context: I64, index: I64, table: NDArray[Any], name: int, at: int) -> int:
+def _handle(
+    context: I64, index: I64, names: NDArray[Any], table: NDArray[Any], name: int, at: int
+) -> int:
     """The handle of an id that stands at a place of the index or behind it, or -1."""
     while index[at]:
         slot = _slot(index[at])
-        if _is(context, table, slot, name):
+        if _is(context, names, slot, name):
             return int(np.int64(table[slot]["generation"]) << 32 | slot)
         at = _next(index, index[at] >> 32, (at + 1) & (index.size - 1))
     return -1
 
 
 @kernel
-def _is(context: I64, table: NDArray[Any], slot: int, name: int) -> bool:
+def _is(context: I64, names: NDArray[Any], slot: int, name: int) -> bool:
     """Is this the id of the stream at a slot?"""
-    size = table[slot]["size"]
+    size = names[slot]["size"]
     if size == LONG:
-        return same(table[slot]["long"], name)
+        return same(names[slot]["long"], name)
     text = _text(context, name)
     return text != 0 and context[_SIZE] == size and alike(text, _place(context, slot), size)
 
 
 @kernel
 def _place(context: I64, slot: int) -> int:
-    """Where a slot's record has the id."""
-    return int(context[_TABLE] + slot * RECORD + ID)
+    """Where the id of a slot's stream stands."""
+    return int(context[_NAMES] + slot * NAME_SIZE + ID)
 
 
 @kernel
 def _text(context: I64, name: int) -> int:
-    """Where an id's UTF-8 stands, its size noted; 0 if it does not fit into a record."""
+    """Where an id's UTF-8 stands, its size noted; 0 if it is too long for a line."""
     if word(name, _LENGTH) > ID_ROOM:
         return 0
     text = utf8(name, context, _SIZE)

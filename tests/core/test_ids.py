@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edge_rnn.errors import CapacityError, InputError, StreamError
-from edge_rnn.kernels import SLOT, WRONG_TYPE, enter, find, leave, make_ids, zeros
+from edge_rnn.kernels import NAME, SLOT, WRONG_TYPE, enter, find, leave, make_ids, zeros
 from edge_rnn.kernels.context import ID_ROOM
 from edge_rnn.state import Eviction, StateStore
 from tests.effort import examples, fewer
@@ -189,13 +189,19 @@ def counted(names: list[str]) -> list[int]:
     return [sys.getrefcount(n) for n in names]
 
 
+KEPT: list[Any] = []
+"""Arrays that only an address is known of."""
+
+
 def table(size: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Any]:
-    index, records = zeros(size, np.int64), zeros(size // 2 + 1, SLOT)
-    return make_ids(index, records), index, records
+    index, names = zeros(size, np.int64), zeros(size // 2, NAME)
+    records, states = zeros(size // 2 + 1, SLOT), zeros((size // 2, 1), np.float32)
+    KEPT.extend((records, states))
+    return make_ids(index, names, records, states), index, names
 
 
 def test_a_full_index_is_empty_again_when_all_have_left() -> None:
-    context, index, records = table(64)
+    context, index, kept = table(64)
     names = [f"sensor-{k}" for k in range(32)]
     rng = np.random.default_rng(0)
     for _ in range(fewer(20)):
@@ -208,7 +214,7 @@ def test_a_full_index_is_empty_again_when_all_have_left() -> None:
             assert find(context, [names[slot]], handles) == 1
             assert handles[0] == -1
         assert not index.any()
-    assert records["size"][: len(names)].tolist() == [len(n) for n in names]
+    assert kept["size"][: len(names)].tolist() == [len(n) for n in names]
 
 
 def test_lists_and_tuples_of_plain_str_only() -> None:
