@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from edge_rnn.graph import F32
 from edge_rnn.kernels.elementwise import SIGMOID, TANH, activate
-from edge_rnn.kernels.functions import quotient, sigmoid, sigmoid_ratio, tanh_ratio
+from edge_rnn.kernels.functions import quotient, sigmoid, sigmoid_ratio, tanh, tanh_ratio
 from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.opcodes import SCRATCH, STATE, Op
-from edge_rnn.kernels.simd import LANES, WIDE, fma, load, splat, store
+from edge_rnn.kernels.simd import LANES, WIDE, fma, full_like, load, splat, store
 
 _0, _1 = np.float32(0.0), np.float32(1.0)
 _KEEP, _LSTM_CELL, _MIN_GRU, _LRU = (int(o) for o in (Op.KEEP, Op.LSTM_CELL, Op.MIN_GRU, Op.LRU))
@@ -81,12 +81,10 @@ def _lstm_usual(s: F32, g: int, state: F32, h: int, c: int, P: int, y: int) -> N
 def lstm_unit(i: F32, f: F32, g: F32, o: F32, c: F32) -> tuple[F32, F32]:
     """(c', h') of units with the usual activations, from their pre-activations and c.
 
-    Each is one quotient: c' = (f c (ig) + (i g) f) / (f (ig)) with numerators and, in brackets or
-    last, denominators.
+    i g and h' are one quotient each. f c is not part of one, whose error c would gather.
     """
-    (i, i_q), (f, f_q), (g, g_q) = sigmoid_ratio(i), sigmoid_ratio(f), tanh_ratio(g)
-    added_q = i_q * g_q
-    new = quotient(fma(f * c, added_q, i * g * f_q), f_q * added_q)
+    (i, i_q), (g, g_q) = sigmoid_ratio(i), tanh_ratio(g)
+    new = fma(sigmoid(f), c, quotient(i * g, i_q * g_q))
     (o, o_q), (m, m_q) = sigmoid_ratio(o), tanh_ratio(new)
     return new, quotient(o * m, o_q * m_q)
 
@@ -152,12 +150,9 @@ def _gru_usual(s: F32, g: int, u: int, state: F32, h: int, P: int, y: int) -> No
 @kernel
 def gru_unit(z: F32, r: F32, n: F32, m: F32, h: F32) -> F32:
     """h' of units with the usual activations, from the pre-activations of z and r and the parts
-    n of x and m of h of the candidate's.
-
-    (1 - z) n + z h is one quotient of the ratios that z and n are.
-    """
-    (z, z_q), (n, n_q) = sigmoid_ratio(z), tanh_ratio(fma(sigmoid(r), m, n))
-    return quotient(fma(z_q - z, n, z * h * n_q), z_q * n_q)
+    n of x and m of h of the candidate's."""
+    z = sigmoid(z)
+    return fma(full_like(z, _1) - z, tanh(fma(sigmoid(r), m, n)), z * h)
 
 
 @kernel

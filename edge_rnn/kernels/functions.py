@@ -33,7 +33,7 @@ _P, _Q = (tuple(np.float32(v) for v in c) for c in (_TANH_P, _TANH_Q))
 _SIGMOID_LIMIT = 2 * _TANH_LIMIT
 _SIGMOID_P, _SIGMOID_Q = (
     tuple(np.float32(v * 2.0 ** (exponent - 2 * k)) for k, v in enumerate(c))
-    for c, exponent in ((_TANH_P, -18), (_TANH_Q, -16))
+    for c, exponent in ((_TANH_P, -2), (_TANH_Q, 0))
 )
 _EXP_LOW, _EXP_HIGH, _INFINITY = (np.float32(v) for v in (-87.33654, 88.72283, np.inf))
 _LOG2E, _LN2_HIGH, _LN2_LOW = (
@@ -125,8 +125,8 @@ def _ratio(x: F32, limit: np.float32, p: Coefficients, q: Coefficients) -> tuple
 
 @kernel
 def tanh_ratio(x: F32) -> tuple[F32, F32]:
-    """(p, q) with tanh x = p / q and 1 <= q < 2^8: what goes on to be multiplied or added to
-    another ratio needs no quotient of its own.
+    """(p, q) with tanh x = p / q and 1 <= q < 2^8: what goes on to be multiplied by another
+    ratio needs no quotient of its own.
 
     x P(x^2) / Q(x^2), both of degree 4, fitted to float32 arithmetic with P(0) = Q(0) = 1.
     """
@@ -135,10 +135,7 @@ def tanh_ratio(x: F32) -> tuple[F32, F32]:
 
 @kernel
 def sigmoid_ratio(x: F32) -> tuple[F32, F32]:
-    """(p, q) with 1 / (1 + exp(-x)) = p / q, as tanh(x / 2) / 2 + 1 / 2.
-
-    2^-16 <= q < 2^-8: with a `tanh_ratio` or more of these no product exceeds float32.
-    """
+    """(p, q) with 1 / (1 + exp(-x)) = p / q and 1 <= q < 2^8, as tanh(x / 2) / 2 + 1 / 2."""
     p, q = _ratio(x, _SIGMOID_LIMIT, _SIGMOID_P, _SIGMOID_Q)
     return fma(full_like(q, _HALF), q, p), q
 

@@ -1,6 +1,6 @@
 """Matrix-vector products of every number format, over one packed layout for all processors (see
-`formats`). Sums of float32 are in the order of k, whatever the lanes, rows or machine; sums of
-integers are exact.
+`formats`). Sums of float32 are in the order of k, whatever the lanes, rows or machine, each _TERMS
+by themselves and then their sums; sums of integers are exact.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ FOUR_ROWS = LEVEL.dot == "vnni" and LEVEL.lanes == 16
 PAIRED = LEVEL.dot == "smull"
 """Two quads are multiplied at once, for one row and one block at a time."""
 
+_TERMS = 64
+"""An error grows with the terms that a sum has: sums of sums have less of both."""
+
 _HALF, _PAIRS, _QUADS = BLOCK // 2, 2 * BLOCK, 4 * BLOCK
 _0, _1, _256, _NONE = np.float32(0), np.float32(1), np.float32(256), np.int32(0)
 
@@ -51,37 +54,46 @@ I64 = NDArray[np.int64]
 @kernel
 def _floats1(w: Any, at: int, K: int, x: F32, r: int) -> F32:
     """Sums of a block for the row at r."""
-    a = splat(_0, BLOCK)
-    for k in range(K):
-        a = fma(load(w, at, BLOCK), splat(x[r + k], BLOCK), a)
-        at += BLOCK
-    return a
+    total = splat(_0, BLOCK)
+    for first in range(0, K, _TERMS):
+        a = splat(_0, BLOCK)
+        for k in range(first, min(first + _TERMS, K)):
+            a = fma(load(w, at, BLOCK), splat(x[r + k], BLOCK), a)
+            at += BLOCK
+        total = total + a
+    return total
 
 
 @kernel
 def _floats2(w: Any, at: int, K: int, x: F32, r: int) -> tuple[F32, F32]:
     """Sums of two blocks for the row at r."""
-    a = b = splat(_0, BLOCK)
+    total = rest = splat(_0, BLOCK)
     second = at + BLOCK * K
-    for k in range(K):
-        v = splat(x[r + k], BLOCK)
-        a = fma(load(w, at, BLOCK), v, a)
-        b = fma(load(w, second, BLOCK), v, b)
-        at += BLOCK
-        second += BLOCK
-    return a, b
+    for first in range(0, K, _TERMS):
+        a = b = splat(_0, BLOCK)
+        for k in range(first, min(first + _TERMS, K)):
+            v = splat(x[r + k], BLOCK)
+            a = fma(load(w, at, BLOCK), v, a)
+            b = fma(load(w, second, BLOCK), v, b)
+            at += BLOCK
+            second += BLOCK
+        total, rest = total + a, rest + b
+    return total, rest
 
 
 @kernel
 def _floats_rows(w: Any, at: int, K: int, x: F32, r0: int, r1: int) -> tuple[F32, F32]:
     """Sums of a block for two rows; each weight is loaded once. A third row would spill."""
-    a = b = splat(_0, BLOCK)
-    for k in range(K):
-        m = load(w, at, BLOCK)
-        a = fma(m, splat(x[r0 + k], BLOCK), a)
-        b = fma(m, splat(x[r1 + k], BLOCK), b)
-        at += BLOCK
-    return a, b
+    total = other = splat(_0, BLOCK)
+    for first in range(0, K, _TERMS):
+        a = b = splat(_0, BLOCK)
+        for k in range(first, min(first + _TERMS, K)):
+            m = load(w, at, BLOCK)
+            a = fma(m, splat(x[r0 + k], BLOCK), a)
+            b = fma(m, splat(x[r1 + k], BLOCK), b)
+            at += BLOCK
+        total, other = total + a, other + b
+    return total, other
 
 
 @kernel
