@@ -15,6 +15,7 @@ from tests.core.models import FORMATS
 from tests.effort import examples
 
 F = np.float32
+TERMS = 64
 LIMITS = {"int8": F(127), "int16": F(32512)}
 
 
@@ -50,8 +51,11 @@ def expected(model: Model, x: np.ndarray) -> np.ndarray:
     w, scale = node.w.data, node.w.scale
     if node.activations == "float32":
         total = np.zeros((len(x), len(w)), F)
-        for j in range(w.shape[1]):
-            total = fma(w[None, :, j].astype(F), x[:, j : j + 1], total)
+        for first in range(0, w.shape[1], TERMS):
+            part = np.zeros_like(total)
+            for j in range(first, min(first + TERMS, w.shape[1])):
+                part = fma(w[None, :, j].astype(F), x[:, j : j + 1], part)
+            total = total + part
         return fma(total, F(1) if scale is None else scale, node.b)
     q, unit = integers(x, node.activations)
     if not node.w.four_bit:
