@@ -37,6 +37,8 @@ ID_ROOM = NAME_SIZE - ID
 ARRAYS = 13
 """How many arrays a context names; the numbers follow their places and sizes."""
 _EMITTED = 10
+BACK = 2 * ARRAYS + 5
+"""Where a context says from which end on products read their weights (see `products.block`)."""
 
 
 class Status(IntEnum):
@@ -72,7 +74,7 @@ def make_context(
     arrays: list[NDArray[Any]] = [code, int8s, halves, floats, vocabularies, slab, table]
     arrays += [scratch, places, floats.view(np.int32), np.empty(0, np.uint8), windows, regime]
     located = [n for a in arrays for n in (a.ctypes.data, a.size)]
-    return np.array([*located, slab.shape[1], *scratch.shape, inputs, outputs], np.int64)
+    return np.array([*located, slab.shape[1], *scratch.shape, inputs, outputs, 0], np.int64)
 
 
 def emit_to(context: NDArray[np.int64], emitted: NDArray[np.uint8]) -> None:

@@ -15,7 +15,15 @@ from edge_rnn.kernels.formats import BLOCK
 from edge_rnn.kernels.integers import to_float
 from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.opcodes import PRODUCT_OPERANDS, SCRATCH, STATE
-from edge_rnn.kernels.products import FOUR_ROWS, dots_four, dots_one, dots_two, finish_four, scaled
+from edge_rnn.kernels.products import (
+    FOUR_ROWS,
+    block,
+    dots_four,
+    dots_one,
+    dots_two,
+    finish_four,
+    scaled,
+)
 from edge_rnn.kernels.simd import LANES, joined, load, part
 
 I8 = NDArray[np.int8]
@@ -24,17 +32,21 @@ I64 = NDArray[np.int64]
 
 
 @kernel
-def lstm_dots(a: I64, w: I8, x: I8, p: F32, words: I32, state: F32, s: F32, rows: I64) -> None:
+def lstm_dots(
+    a: I64, w: I8, x: I8, p: F32, words: I32, state: F32, s: F32, rows: I64, back: int
+) -> None:
     """LSTM_DOTS: a step of every row, whose x and h are integers in its scratch."""
     ofx, ofh = a[:PRODUCT_OPERANDS], a[PRODUCT_OPERANDS : 2 * PRODUCT_OPERANDS]
-    places, n = a[2 * PRODUCT_OPERANDS :], 0
-    while n < ofx[0]:  # a block's weights stay in the nearest cache for all rows
-        if rows.shape[1] == 1 and n + 2 * BLOCK <= ofx[0]:
+    places, done, N = a[2 * PRODUCT_OPERANDS :], 0, ofx[0]
+    while done < N:  # a block's weights stay in the nearest cache for all rows
+        two = rows.shape[1] == 1 and done + 2 * BLOCK <= N
+        width = 2 * BLOCK if two else BLOCK
+        n = block(done, width, N, back)
+        if two:
             _two_blocks(ofx, ofh, places, w, x, p, words, state, s, rows[:, 0], n)
-            n += 2 * BLOCK
         else:
             _block(ofx, ofh, places, w, x, p, words, state, s, rows, n)
-            n += BLOCK
+        done += width
 
 
 @kernel

@@ -23,7 +23,7 @@ from edge_rnn.kernels.dots import (
 from edge_rnn.kernels.formats import BLOCK, NIBBLES_BY_OUTPUT
 from edge_rnn.kernels.integers import add, same, shift, subtract, to_float
 from edge_rnn.kernels.jit import kernel
-from edge_rnn.kernels.products import finish
+from edge_rnn.kernels.products import block, finish
 from edge_rnn.kernels.simd import fma, joined, load, splat
 
 SHORT_SUMS = LEVEL.dot == "maddubs"
@@ -100,10 +100,13 @@ def _wide_nibbles1(
 
 
 @kernel
-def nibble_dots(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, rows: I64, wide: bool) -> None:
+def nibble_dots(
+    a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, rows: I64, wide: bool, back: int
+) -> None:
     """MATVEC of 4-bit weights in groups, whose scales stand at p[a[9]:]."""
     N, G = a[0], a[1]
-    for n in range(0, N, BLOCK):
+    for done in range(0, N, BLOCK):
+        n = block(done, BLOCK, N, back)
         at, scale = a[5] + n * G * GROUP // 2, a[9] + n * G
         for i in range(rows.size):
             r = rows[i] + a[2]

@@ -97,6 +97,13 @@ def _floats_rows(w: Any, at: int, K: int, x: F32, r0: int, r1: int) -> tuple[F32
 
 
 @kernel
+def block(n: int, width: int, N: int, back: int) -> int:
+    """Where the next `width` of N outputs stand after n of them: every other time from the end on, so
+    that weights read last, which the caches still have, are read first."""
+    return N - n - width if back else n
+
+
+@kernel
 def _start(words: I32, at: int) -> I32:
     """What a block's sums of flipped activations start from."""
     return ints(words, at, BLOCK) if FLIP else same(_NONE, BLOCK)
@@ -232,13 +239,14 @@ def finish_four(
 
 
 @kernel
-def floats(a: I64, w: Any, x: F32, rows_x: I64, p: F32, y: F32, rows: I64) -> None:
+def floats(a: I64, w: Any, x: F32, rows_x: I64, p: F32, y: F32, rows: I64, back: int) -> None:
     """MATVEC of float32 activations for every row i: x at rows_x[i], y at rows[i]."""
     if rows.size == 1:
-        _floats_row(a, w, x, rows_x[0] + a[2], p, y, rows[0])
+        _floats_row(a, w, x, rows_x[0] + a[2], p, y, rows[0], back)
         return
     N, K, src = a[0], a[1], a[2]
-    for n in range(0, N, BLOCK):  # a block's weights stay in the nearest cache for all rows
+    for done in range(0, N, BLOCK):  # a block's weights stay in the nearest cache for all rows
+        n = block(done, BLOCK, N, back)
         at, i = a[5] + n * K, 0
         while i + 2 <= rows.size:
             u, v = _floats_rows(w, at, K, x, rows_x[i] + src, rows_x[i + 1] + src)
@@ -251,33 +259,35 @@ def floats(a: I64, w: Any, x: F32, rows_x: I64, p: F32, y: F32, rows: I64) -> No
 
 
 @kernel
-def _floats_row(a: I64, w: Any, x: F32, r: int, p: F32, y: F32, row: int) -> None:
+def _floats_row(a: I64, w: Any, x: F32, r: int, p: F32, y: F32, row: int, back: int) -> None:
     N, K = a[0], a[1]
-    for n in range(0, N - BLOCK, 2 * BLOCK):
+    for done in range(0, N - BLOCK, 2 * BLOCK):
+        n = block(done, 2 * BLOCK, N, back)
         u, v = _floats2(w, a[5] + n * K, K, x, r)
         finish(u, a, n, p, _1, y, row)
         finish(v, a, n + BLOCK, p, _1, y, row)
     if N % (2 * BLOCK):
-        n = N - BLOCK
+        n = block(N - BLOCK, BLOCK, N, back)
         finish(_floats1(w, a[5] + n * K, K, x, r), a, n, p, _1, y, row)
 
 
 @kernel
-def dots(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, rows: I64) -> None:
+def dots(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, rows: I64, back: int) -> None:
     """MATVEC of int8 activations: bytes in the row's scratch, their unit beside them."""
-    n, N = 0, a[0]
-    while n < N:  # the weights of a tile stay in the nearest cache for all rows
-        if SHARED and rows.size > 1:
+    done, N = 0, a[0]
+    shared = SHARED and rows.size > 1
+    while done < N:  # the weights of a tile stay in the nearest cache for all rows
+        two = done + 2 * BLOCK <= N and not PAIRED and not shared
+        width = 2 * BLOCK if two else BLOCK
+        n = block(done, width, N, back)
+        if shared:
             _dots_shared(a, w, x, p, words, y, rows, n)
-            n += BLOCK
-        elif n + 2 * BLOCK <= N and not PAIRED:
-            for i in range(rows.size):
+        for i in range(0 if shared else rows.size):
+            if two:
                 _dots_two(a, w, x, p, words, y, rows[i], n)
-            n += 2 * BLOCK
-        else:
-            for i in range(rows.size):
+            else:
                 _dots_for(a, w, x, p, words, y, rows[i], n)
-            n += BLOCK
+        done += width
 
 
 @kernel
@@ -338,10 +348,13 @@ def _dots_shared(a: I64, w: I8, x: I8, p: F32, words: I32, y: F32, rows: I64, n:
 
 
 @kernel
-def wide_dots(a: I64, w: I8, x: I8, x16: I16, p: F32, words: I32, y: F32, rows: I64) -> None:
+def wide_dots(
+    a: I64, w: I8, x: I8, x16: I16, p: F32, words: I32, y: F32, rows: I64, back: int
+) -> None:
     """MATVEC of int16 activations."""
     N, K = a[0], a[1]
-    for n in range(0, N, BLOCK):
+    for done in range(0, N, BLOCK):
+        n = block(done, BLOCK, N, back)
         at = a[5] + n * 4 * K
         for i in range(rows.size):
             r = rows[i] + a[2]

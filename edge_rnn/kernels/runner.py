@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edge_rnn.activations import ACTS
 from edge_rnn.graph import F32
 from edge_rnn.kernels.cells import cell, copy, gru_after, gru_blend, gru_reset, lstm, rnn
-from edge_rnn.kernels.context import ARRAYS, SLOT, Status
+from edge_rnn.kernels.context import ARRAYS, BACK, SLOT, Status
 from edge_rnn.kernels.elementwise import activate, activate_tuned
 from edge_rnn.kernels.formats import Format
 from edge_rnn.kernels.fused import lstm_dots
@@ -237,21 +237,21 @@ def _product(
     context: I64, a: I64, int8s: I8, p: F32, x: F32, rows_x: I64, s: F32, rows: I64
 ) -> None:
     """One matrix product for all rows, in the format that its operands name."""
-    format = a[4]
+    format, back = a[4], context[BACK]
     if format == _FLOAT32:
-        floats(a, p, x, rows_x, p, s, rows)
+        floats(a, p, x, rows_x, p, s, rows, back)
     elif format == _FLOAT16:
-        floats(a, _int16s(context, 2), x, rows_x, p, s, rows)
+        floats(a, _int16s(context, 2), x, rows_x, p, s, rows, back)
     elif format == _INT8:
-        floats(a, int8s, x, rows_x, p, s, rows)
+        floats(a, int8s, x, rows_x, p, s, rows, back)
     elif format == _INT8_INT8:
-        dots(a, int8s, s.view(np.int8), p, _int32s(context, 9), s, rows)
+        dots(a, int8s, s.view(np.int8), p, _int32s(context, 9), s, rows, back)
     elif format == _INT8_INT16:
         b8, b16 = s.view(np.int8), s.view(np.int16)
-        wide_dots(a, int8s, b8, b16, p, _int32s(context, 9), s, rows)
+        wide_dots(a, int8s, b8, b16, p, _int32s(context, 9), s, rows, back)
     else:
         wide = format != _INT4_INT8
-        nibble_dots(a, int8s, s.view(np.int8), p, s.view(np.int32), s, rows, wide)
+        nibble_dots(a, int8s, s.view(np.int8), p, s.view(np.int32), s, rows, wide, back)
 
 
 @kernel
@@ -262,6 +262,7 @@ def _run(context: I64, places: I64, x: F32, y: F32, emitted: NDArray[np.uint8]) 
     h, s = _floats(context, 5), _floats(context, 7)
     table = in_rows(_int64s(context, 11), 2)
     pc, rows, windows = 0, places[:PLACES], table[:, :0]
+    context[BACK] = 1 - context[BACK]
     while code[pc] != _END:
         op = code[pc]
         a = code[pc + 1 : pc + 1 + _LENGTH[op]]
@@ -272,7 +273,8 @@ def _run(context: I64, places: I64, x: F32, y: F32, emitted: NDArray[np.uint8]) 
             x_, rows_x, to = _source(a[5], h, s, rows, windows)
             quantize(a, x_, rows_x, p, s, to)
         elif op == _LSTM_DOTS:
-            lstm_dots(a, int8s, s.view(np.int8), p, _int32s(context, 9), h, s, rows)
+            words, back = _int32s(context, 9), context[BACK]
+            lstm_dots(a, int8s, s.view(np.int8), p, words, h, s, rows, back)
         elif op == _SCHEDULE:
             rows = places[PLACES:, : select_rows(places, a[0], a[1])]
         elif op == _EMIT:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,24 @@ def test_any_size_matches_the_reference(kind: str, i: int, h: int, k: int, batch
         session.step([f"s{b}"], x[b : b + 1] * 100)
     y = [session.step(streams, row[None].repeat(batch, 0))[0] for row in x]
     np.testing.assert_allclose(y, reference.run(model, x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("h", [33, 80])
+@pytest.mark.parametrize("format", models.FORMATS)
+@pytest.mark.parametrize("kind", ["dense", "rnn", "lstm", "gru_after", "gru_before"])
+def test_several_blocks_of_outputs_together_and_alone(kind: str, format: str, h: int) -> None:
+    """Whichever tiles rows go through, and from whichever end weights are read."""
+    r = Random(h, format)
+    node = replace(SIZED[kind](r, 9, h, 1), activations=r.activations)  # type: ignore[call-arg]
+    model = models.model(node, width=9)
+    x = models.inputs(3 * 5, 9).reshape(3, 5, 9)
+    session, streams = Session(model), ["a", "b", "c", "d", "e"]
+    together = np.stack([session.step(streams, rows) for rows in x])
+    for i, stream in enumerate(streams):
+        alone = Session(model).run(stream, np.ascontiguousarray(x[:, i]))
+        assert alone.tobytes() == together[:, i].tobytes()
+        exact = reference.run(model, x[:, i])
+        assert np.abs(alone - exact).max() <= 0.01 * max(1, np.abs(exact).max())
 
 
 @pytest.mark.parametrize(
