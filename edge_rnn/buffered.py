@@ -161,7 +161,7 @@ class Part:
         x[:, ~finite] = 0  # the runner takes none but finite numbers
         y = np.empty((n * W, sum(width for _, width in self._at.values())), np.float32)
         self._store.clear_first(W)
-        self._stepper.step(np.tile(self._slots[:W], n), 0.0, x.reshape(n * W, -1), y)
+        self._stepper.step(np.tile(self._slots[:W], n), x.reshape(n * W, -1), y)
         y = y.reshape(n, W, -1)
         y[:, ~finite] = np.nan
         column = 0

@@ -69,11 +69,10 @@ class Session:
         self.model, self.capacity, self.max_batch = model, capacity, max_batch
         self.digest = digest(model)
         self._clock = clock
-        self._now: Callable[[], float] = clock if ttl is not None else float  # 0: only a ttl asks
         self._plan = p = _planned(model, max_batch)
         initial = p.initial if isinstance(p, Program) else None
         self._store = StateStore(p.state_width, p.state_words, capacity, ttl, on_evict, initial)
-        self._stepper = stepper(p, self._store, max_batch)
+        self._stepper = stepper(p, self._store, max_batch, None if ttl is None else clock)
         self._step_rows, self._outputs = self._stepper.step, p.output_width
         touch(self._store.table, np.empty(0, np.int64), 0.0)  # compiled or loaded now, not later
 
@@ -131,7 +130,7 @@ class Session:
         C-contiguous. Raises StaleSlotError or InputError, with no stream stepped.
         """
         if emitted is None:
-            fault = self._step_rows(slots, self._now(), x, out)
+            fault = self._step_rows(slots, x, out)
         else:
             fault = self._step_marking(slots, x, out, emitted)
         if fault:
@@ -199,7 +198,7 @@ class Session:
             store.expire(now)
         slots = store.alone(streams, now) if B == 1 else store.handles(streams, now)
         if emitted is None:
-            fault = self._step_rows(slots, now, rows, y)
+            fault = self._step_rows(slots, rows, y)
         else:
             fault = self._step_marking(slots, rows, y, emitted)
         if fault == WRONG_TYPE:  # not C-contiguous or not writable
@@ -221,7 +220,7 @@ class Session:
                 f"emitted {emitted.dtype} {emitted.shape}: expected bool or uint8 ({len(slots)},), "
                 "C-contiguous and writable"
             )
-        return self._stepper.mark(slots, self._now(), x, out, emitted)
+        return self._stepper.mark(slots, x, out, emitted)
 
     def _rows(self, x: ArrayLike) -> F32:
         if type(x) is _ARRAY and x.dtype is _F32 and x.ndim == 2:

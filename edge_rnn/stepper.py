@@ -6,6 +6,7 @@ words in the store's slab, and what it answers, is decided here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol, TypeAlias
 
@@ -18,6 +19,7 @@ from edge_rnn.program import Program
 from edge_rnn.state import StateStore
 
 Marks: TypeAlias = NDArray[np.uint8] | NDArray[np.bool_]
+Clock: TypeAlias = Callable[[], float]
 
 _NOTHING = np.empty(0, np.uint8)
 _CHUNK, _FEWEST, _TILE = 1 << 16, 32, 4
@@ -57,24 +59,29 @@ class Stepper(Protocol):
     Both return 0 or what `kernels.explain` tells of the first bad row: nothing was stepped then.
     """
 
-    def step(self, slots: NDArray[np.int64], now: float, x: F32, out: F32) -> int:
+    def step(self, slots: NDArray[np.int64], x: F32, out: F32) -> int:
         """Step the streams at `slots` (B,) by the rows of x (B, I) into out (B, O)."""
 
-    def mark(self, slots: NDArray[np.int64], now: float, x: F32, out: F32, emitted: Marks) -> int:
+    def mark(self, slots: NDArray[np.int64], x: F32, out: F32, emitted: Marks) -> int:
         """`step`, and fill in which rows have an output."""
 
 
-def stepper(plan: Program | Engine, store: StateStore, max_batch: int) -> Stepper:
-    """What steps the streams of the store as planned."""
+def stepper(
+    plan: Program | Engine, store: StateStore, max_batch: int, clock: Clock | None
+) -> Stepper:
+    """What steps the streams of the store as planned, and notes when where there is a `clock`."""
     if isinstance(plan, Program):
-        return Compiled(plan, store, max_batch)
-    return Driven(plan, store)
+        return Compiled(plan, store, max_batch, clock)
+    return Driven(plan, store, clock)
 
 
 class Compiled:
-    """Steps by the compiled runner; `step` is the runner itself, for that is called per message."""
+    """Steps by the compiled runner; without a clock `step` is the runner itself, for that is called
+    per message."""
 
-    def __init__(self, p: Program, store: StateStore, max_batch: int) -> None:
+    def __init__(
+        self, p: Program, store: StateStore, max_batch: int, clock: Clock | None = None
+    ) -> None:
         at_once = max(1, p.phases)
         rows = min(
             max_batch,
@@ -92,13 +99,18 @@ class Compiled:
         self._context = make_context(
             *arrays, store.slab, store.table, *room, p.input_width, p.output_width
         )
-        self.step = partial(step.function, self._context)
+        run = partial(step.function, self._context)
+        self.step: Callable[[NDArray[np.int64], F32, F32], int] = (
+            partial(run, 0.0)
+            if clock is None
+            else lambda slots, x, out: run(clock(), slots, x, out)
+        )
 
-    def mark(self, slots: NDArray[np.int64], now: float, x: F32, out: F32, emitted: Marks) -> int:
+    def mark(self, slots: NDArray[np.int64], x: F32, out: F32, emitted: Marks) -> int:
         """See `Stepper`."""
         emit_to(self._context, emitted.view(np.uint8))
         try:
-            return int(self.step(slots, now, x, out))
+            return int(self.step(slots, x, out))
         finally:
             emit_to(self._context, _NOTHING)
 
@@ -106,15 +118,15 @@ class Compiled:
 class Driven:
     """Steps by an engine."""
 
-    def __init__(self, engine: Engine, store: StateStore) -> None:
-        self._engine, self._store = engine, store
+    def __init__(self, engine: Engine, store: StateStore, clock: Clock | None) -> None:
+        self._engine, self._store, self._now = engine, store, clock or float
         self._sizes = engine.vocabularies.reshape(-1)
 
-    def step(self, slots: NDArray[np.int64], now: float, x: F32, out: F32) -> int:
+    def step(self, slots: NDArray[np.int64], x: F32, out: F32) -> int:
         """See `Stepper`."""
-        return self.mark(slots, now, x, out, np.empty(len(slots), np.bool_))
+        return self.mark(slots, x, out, np.empty(len(slots), np.bool_))
 
-    def mark(self, slots: NDArray[np.int64], now: float, x: F32, out: F32, emitted: Marks) -> int:
+    def mark(self, slots: NDArray[np.int64], x: F32, out: F32, emitted: Marks) -> int:
         """See `Stepper`."""
         engine, store, rows = self._engine, self._store, len(slots)
         if x.shape != (rows, engine.input_width) or out.shape != (rows, engine.output_width):
@@ -122,7 +134,7 @@ class Driven:
         if not all(a.dtype == np.float32 and a.flags.carray for a in (x, out)):
             return WRONG_TYPE
         steps = np.empty(rows, np.int64)
-        fault = int(admit(store.table, slots, now, self._sizes, x, steps))
+        fault = int(admit(store.table, slots, self._now(), self._sizes, x, steps))
         if rows and not fault:
             engine.run(store.slab, slots & 0xFFFFFFFF, steps, x, out, emitted)
         return fault

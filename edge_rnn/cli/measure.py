@@ -26,6 +26,8 @@ exact side multiply."""
 WARM_UP = 64
 ROUNDS = 60
 _MIN_CALLS, _TRIES, _READINGS = 2, 8, 32
+_LOOK = 1e-4
+"""Seconds of calls between two questions to the operating system, each of which costs caches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,13 +177,22 @@ def _calls(step: Step, x: F32, seconds: float) -> list[float]:
         or time.perf_counter() < end
         or (not whole and n < _TRIES)
     ):
-        rows = x[n % len(x)]
+        group = _group(step, x, n, clock)
+        before, switches = switches, _switches()
+        (whole if switches == before else cut).extend(group)
+    return whole or cut
+
+
+def _group(step: Step, x: F32, n: int, clock: float) -> list[float]:
+    """Seconds of each call from the nth on until the next look."""
+    spent: list[float] = []
+    start = began = time.perf_counter()
+    while not spent or start - began < _LOOK:
+        rows = x[(n + len(spent)) % len(x)]
         start = time.perf_counter()
         step(rows)
-        spent = time.perf_counter() - start - clock
-        before, switches = switches, _switches()
-        (whole if switches == before else cut).append(spent)
-    return whole or cut
+        spent.append(time.perf_counter() - start - clock)
+    return spent
 
 
 def _switches() -> int:

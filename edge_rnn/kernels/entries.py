@@ -85,7 +85,7 @@ _I64, _I32, _I8, _MARKS, _F32, _ROWS, _WINDOWS, _TABLE = (
     _array(SLOT),
 )
 
-step = Entry("runner", "step", _I64, _I64, float, _ROWS, _ROWS)
+step = Entry("runner", "step", _I64, float, _I64, _ROWS, _ROWS)
 admit = Entry("runner", "admit", _TABLE, _I64, float, _I64, _ROWS, _I64)
 touch = Entry("runner", "touch", _TABLE, _I64, float)
 evict_order = Entry("runner", "evict_order", _TABLE, _I64)

@@ -98,7 +98,7 @@ def _floats_rows(w: Any, at: int, K: int, x: F32, r0: int, r1: int) -> tuple[F32
 
 @kernel
 def block(n: int, width: int, N: int, back: int) -> int:
-    """Where the next `width` of N outputs stand after n of them: every other time from the end on, so
+    """Where the next `width` of N outputs stand after n: every other time from the end on, so
     that weights read last, which the caches still have, are read first."""
     return N - n - width if back else n
 

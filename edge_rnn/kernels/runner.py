@@ -62,7 +62,7 @@ _AHEAD, _LINES = 8, 256
 
 
 @kernel
-def step(context: I64, slots: I64, now: float, x: F32, y: F32) -> int:
+def step(context: I64, now: float, slots: I64, x: F32, y: F32) -> int:
     """Step the streams at `slots` (B,) by the rows of x (B, I) into y (B, O).
 
     Rows go through the program in chunks, no stream twice in one, so that a slot that stands more
