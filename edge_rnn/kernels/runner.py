@@ -16,6 +16,7 @@ from edge_rnn.graph import F32
 from edge_rnn.kernels.cells import cell, copy, gru_after, gru_blend, gru_reset, lstm, rnn
 from edge_rnn.kernels.context import ARRAYS, BACK, SLOT, Status
 from edge_rnn.kernels.elementwise import activate, activate_tuned
+from edge_rnn.kernels.float_products import floats
 from edge_rnn.kernels.formats import Format
 from edge_rnn.kernels.fused import lstm_dots
 from edge_rnn.kernels.jit import kernel
@@ -34,7 +35,7 @@ from edge_rnn.kernels.opcodes import (
     STEP,
     Op,
 )
-from edge_rnn.kernels.products import dots, floats, wide_dots
+from edge_rnn.kernels.products import dots, wide_dots
 from edge_rnn.kernels.quantizing import all_finite, quantize
 from edge_rnn.kernels.views import flat, in_rows, prefetch, viewer
 from edge_rnn.kernels.windows import gather_windows, skip, unmasked
