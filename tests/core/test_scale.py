@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,17 +44,20 @@ class Site:
             self.session.slots([sensor(k) for k in range(first, min(first + BLOCK, streams))])
 
     def work(self, action: Callable[[], Any]) -> tuple[int, int]:
-        """How many calls an action makes and how many of the table's records it changes."""
+        """How many calls an action makes and how many of the table's records it changes, without
+        those of a garbage collection, which asks whoever wants to know of it."""
         calls, before = [0], self.table.copy()
 
         def count(frame: FrameType, event: str, arg: object) -> None:
             calls[0] += event in ("call", "c_call")
 
+        gc.disable()
         sys.setprofile(count)
         try:
             action()
         finally:
             sys.setprofile(None)
+            gc.enable()
         return calls[0], int(np.count_nonzero(before != self.table))
 
 
