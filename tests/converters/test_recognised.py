@@ -226,6 +226,36 @@ def test_a_loop_of_pytorch_s_own_cell_from_learned_states(kind: str) -> None:
     assert found == [kind, "dense"]
 
 
+def written_out(model: nn.Module, path: Path) -> Path:
+    torch.export.save(torch.export.export(model.eval(), (torch.zeros(1, 7, I),)), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("start", ["zeros", "learned", "expanded", "full"])
+def test_a_loop_of_pytorch_s_own_cell_that_an_exported_program_has_written_out(
+    kind: str, start: str, tmp_path: Path
+) -> None:
+    cell = Builtin(kind)
+    model = Plain(cell) if start == "zeros" else Begun(cell, start)
+    assert ops(written_out(model, tmp_path / "m.pt2")) == [kind, "dense"]
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "rnn"])
+def test_a_written_out_loop_with_another_step_among_its_own_is_refused(
+    kind: str, tmp_path: Path
+) -> None:
+    class Odd(Builtin):
+        calls = 0
+
+        def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+            self.calls += 1
+            return super().forward(x, h * 0.5 if self.calls == 5 else h, c)
+
+    with pytest.raises(UnsupportedError, match="step 4 computes another thing than the second"):
+        ops(written_out(Begun(Odd(kind)), tmp_path / "m.pt2"))
+
+
 @pytest.mark.parametrize("kind", CELLS)
 @pytest.mark.parametrize("start", ["learned", "expanded", "full"])
 def test_a_loop_from_constant_states_that_onnx_has_written_out(

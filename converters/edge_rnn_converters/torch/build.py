@@ -17,7 +17,10 @@ from edge_rnn_converters.torch.program import Extent, Open, Step, Tensor
 @dataclass(slots=True)
 class Builder:
     """The operators so far; a tensor of the program is known by the value that stands for it;
-    `parts` are of values put together along their first axis, each part one long there."""
+    `parts` are of values put together along their first axis, each part one long there; `loops`
+    the recurrent weights, by name, of loops that are written out, step after step."""
+
+    loops: frozenset[str] = frozenset()
 
     constants: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     operators: list[Op] = field(default_factory=list)

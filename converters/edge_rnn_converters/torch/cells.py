@@ -155,6 +155,8 @@ def _layer(
 def _cell(g: Builder, op: Step) -> list[str]:
     """A cell is a layer on one step: x (1, B, I)."""
     a, name = op.arguments, op.target.split(".")[1].removesuffix("_cell")
+    if a["w_hh"].name in g.loops:
+        return _EQUATIONS[_kind(name)](g, op)
     w, u = (_array(op, a[n]) for n in ("w_ih", "w_hh"))
     none = np.zeros(len(w), np.float32)
     biases = (none if a[n] is None else _array(op, a[n]) for n in ("b_ih", "b_hh"))
@@ -166,3 +168,39 @@ def _cell(g: Builder, op: Step) -> list[str]:
     ]  # fmt: skip
     _, *last = _layer(g, op, name, x, [_Weights(w, u, *biases)], states)
     return [g("Squeeze", value, g.indices(0)) for value in last]
+
+
+# A loop that is written out is recognised by its steps' equations, which are then proven; an
+# operator for each step would be as many layers.
+
+
+def _sums(g: Builder, op: Step) -> list[str]:
+    """What a cell computes of its input, and of its state h."""
+    a = op.arguments
+    both = ((a["input"], "ih"), (_states(a["hx"])[0], "hh"))
+    return [
+        g("Gemm", g.value(t), *(g.value(a[f"{n}_{of}"]) for n in "wb"), transB=1) for t, of in both
+    ]
+
+
+def _lstm_equations(g: Builder, op: Step) -> list[str]:
+    parts = g.several("Split", 4, g("Add", *_sums(g, op)), axis=1, num_outputs=4)
+    i, f, o = (g("Sigmoid", parts[k]) for k in (0, 1, 3))
+    kept = g("Mul", f, g.value(_states(op.arguments["hx"])[1]))
+    c = g("Add", kept, g("Mul", i, g("Tanh", parts[2])))
+    return [g("Mul", o, g("Tanh", c)), c]
+
+
+def _gru_equations(g: Builder, op: Step) -> list[str]:
+    xs, hs = (g.several("Split", 3, s, axis=1, num_outputs=3) for s in _sums(g, op))
+    r, z = (g("Sigmoid", g("Add", xs[k], hs[k])) for k in (0, 1))
+    n = g("Tanh", g("Add", xs[2], g("Mul", r, hs[2])))
+    before = g.value(_states(op.arguments["hx"])[0])
+    return [g("Add", n, g("Mul", z, g("Sub", before, n)))]
+
+
+def _rnn_equations(g: Builder, op: Step) -> list[str]:
+    return [g("Relu" if "relu" in op.target else "Tanh", g("Add", *_sums(g, op)))]
+
+
+_EQUATIONS = {"lstm": _lstm_equations, "gru": _gru_equations, "rnn": _rnn_equations}

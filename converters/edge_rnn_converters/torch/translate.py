@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from numpy.typing import NDArray
 
+from edge_rnn_converters.recurrence.rows import LEAST
 from edge_rnn_converters.refused import TORCH_REFUSED, UNKNOWN
 from edge_rnn_converters.source import reading
 from edge_rnn_converters.tensors.delays import DELAY
@@ -27,7 +29,7 @@ def translate(program: Program, framework: str) -> TensorGraph:
 
     Raises UnsupportedError naming the operator and argument that can't be run faithfully.
     """
-    g = Builder()
+    g = Builder(_loops(program))
     states = [c for c in program.carried if c.delay is None]
     entering = (*program.inputs, *(c.before for c in states))
     for tensor in entering:
@@ -52,6 +54,12 @@ def translate(program: Program, framework: str) -> TensorGraph:
         operators=(*g.operators, *ends),
         shapes=shapes | {name: _sizes(tensor) for name, tensor in results},
     )
+
+
+def _loops(program: Program) -> frozenset[str]:
+    """The recurrent weights that the cells of several steps read."""
+    read = Counter(s.arguments["w_hh"].name for s in program.steps if "w_hh" in s.arguments)
+    return frozenset(name for name, times in read.items() if times >= LEAST)
 
 
 def _delayed(g: Builder, carried: Carried, source: Tensor) -> str:
