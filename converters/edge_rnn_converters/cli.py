@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
+import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -235,7 +236,13 @@ def _describe(source: Path, target: Path) -> None:
 
 def _facts(conversion: Conversion, output: Path) -> dict[str, object]:
     layers = [{"name": n.name, "op": n.OP} for n in conversion.model.nodes]
-    return {"output": str(output), "layers": layers, **asdict(conversion.report)}
+    certificate = msgspec.to_builtins(conversion.model.certificate)
+    return {
+        "output": str(output),
+        "layers": layers,
+        **asdict(conversion.report),
+        "certificate": certificate,
+    }
 
 
 def _print(conversion: Conversion, output: Path) -> None:

@@ -195,6 +195,13 @@ def test_labels_that_are_none(labels: list[Any], says: str) -> None:
         certify(exact, exact, data)
 
 
+def test_names_as_labels_of_classes_without_names() -> None:
+    exact = replace(classifier(), classes=())
+    data = Data(compare.stress(exact, 64), "d", np.array([["walk"]]))
+    with pytest.raises(InputError, match="one of 0, 1, 2; --classes of convert names them"):
+        certify(exact, exact, data)
+
+
 def test_a_file_keeps_its_certificate(certified: Certified, tmp_path: Path) -> None:
     model = replace(quantize(classifier(), "int8"), certificate=certified.certificate)
     edge_rnn.save(model, tmp_path / "m.ernn")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -47,6 +48,8 @@ def test_json_for_programs(path: Path, tmp_path: Path) -> None:
     assert facts["quantize"] == "float16"
     assert [layer["op"] for layer in facts["layers"]] == ["gru", "dense", "softmax"]
     assert 0 < facts["source_error"] < 1e-5 and facts["output"].endswith("m.ernn")
+    written = edge_rnn.load(tmp_path / "m.ernn").certificate
+    assert msgspec.convert(facts["certificate"], type(written)) == written
 
 
 def test_it_overwrites(path: Path, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def _classes(model: Model, kind: str, labels: NDArray[Any], answers: dict[str, A
     names = _names(model, kind)
     if labels.shape[1] != 1:
         raise InputError(f"{labels.shape[1]} columns of labels, a classifier has one")
-    truth = _indices(labels[:, 0], names)
+    truth = _indices(model, labels[:, 0], names)
     called = {n: metrics.decisions(np.asarray(y, np.float64), kind) for n, y in answers.items()}
     called[NAIVE] = np.full(len(truth), np.bincount(truth).argmax())
     return [metrics.classification(n, c, truth, names) for n, c in called.items()]
@@ -64,7 +64,7 @@ def _names(model: Model, kind: str) -> tuple[str, ...]:
     return model.classes or tuple(str(i) for i in range(model.output_width))
 
 
-def _indices(labels: NDArray[Any], names: tuple[str, ...]) -> I64:
+def _indices(model: Model, labels: NDArray[Any], names: tuple[str, ...]) -> I64:
     """Which class a label is: by its name, or by its number from 0."""
     known = {name: i for i, name in enumerate(names)}
     numbers = {str(i): i for i in range(len(names))}
@@ -73,7 +73,10 @@ def _indices(labels: NDArray[Any], names: tuple[str, ...]) -> I64:
         text = str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
         index = known.get(text, numbers.get(text))
         if index is None:
-            raise InputError(f"row {row}: label {text[:40]!r}, expected one of {', '.join(names)}")
+            hint = "" if model.classes else "; --classes of convert names them"
+            raise InputError(
+                f"row {row}: label {text[:40]!r}, expected one of {', '.join(names)}{hint}"
+            )
         found[row] = index
     return found
 
