@@ -179,6 +179,13 @@ def scripted(model: nn.Module) -> Any:
         return torch.jit.script(model)
 
 
+def traced(model: nn.Module, given: tuple[Tensor, ...], path: Path) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.trace(model.eval(), given).save(str(path))
+    return path
+
+
 def ops(source: Any, **options: Any) -> list[str]:
     conversion = convert_with_report(source, quantize="float32", check="require", **options)
     assert conversion.report.source_error is not None
@@ -239,6 +246,18 @@ def test_a_loop_of_pytorch_s_own_cell_that_an_exported_program_has_written_out(
     cell = Builtin(kind)
     model = Plain(cell) if start == "zeros" else Begun(cell, start)
     assert ops(written_out(model, tmp_path / "m.pt2")) == [kind, "dense"]
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "rnn"])
+def test_a_traced_step_of_pytorch_s_own_cell_whose_parts_are_written_to(
+    kind: str, tmp_path: Path
+) -> None:
+    """Tracing takes the cell apart: it adds to a sum's parts and applies gates to them in place."""
+    model = Once(Builtin(kind)) if kind == "lstm" else OnlyOnce(Builtin(kind))
+    state = torch.zeros(*([2] if kind == "lstm" else []), 1, H)
+    path = traced(model, (torch.zeros(1, I), state), tmp_path / "m.pt")
+    shapes = {"x": (1, I), "state": (2, 1, H), "h": (1, H)}
+    assert ops(path, inputs=shapes) == [kind, "dense"]
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru", "rnn"])

@@ -8,7 +8,7 @@ reads from the call before is a state, wherever it was kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -118,7 +118,8 @@ class _Book:
     whole: frozenset[str]
     blanks: bool = False
     known: dict[int, Value] = field(default_factory=dict)
-    written: dict[int, tuple[int, int]] = field(default_factory=dict)
+    written: dict[int, dict[int, tuple[int, Any]]] = field(default_factory=dict)
+    """By storage and the id of the tensor that was written through: when last, and the tensor."""
     kept: list[Any] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     number: int = 0
@@ -150,17 +151,24 @@ class _Book:
 
     def read(self, tensor: Any) -> Value:
         value = self.known.get(id(tensor)) or self.note(tensor, None, varies=False)
-        when, writer = self.written.get(_storage(tensor), (0, id(tensor)))
-        if when > self.seen[id(tensor)] and writer != id(tensor) and self.trouble is None:
+        if self.trouble is None and self._is_changed(tensor):
             self.trouble = refuse(
                 "model", "in-place operator", "changes a tensor through another view of it",
                 "build a new tensor instead (torch.stack, torch.cat), out of place",
             )  # fmt: skip
         return value
 
+    def _is_changed(self, tensor: Any) -> bool:
+        """Was something of it written through another tensor since it was noted?"""
+        writes = self.written.get(_storage(tensor), {}).values()
+        return any(
+            when > self.seen[id(tensor)] and other is not tensor and _overlap(tensor, other)
+            for when, other in writes
+        )
+
     def write(self, tensor: Any) -> None:
         self.clock += 1
-        self.written[_storage(tensor)] = self.clock, id(tensor)
+        self.written.setdefault(_storage(tensor), {})[id(tensor)] = self.clock, tensor
 
     def dispatch(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         target = str(function)
@@ -182,12 +190,17 @@ class _Book:
                 result = function.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
+        written = _written(function, arguments)
+        if varies:
+            arguments |= {name: _before(value) for name, value in written.items()}
         result = function(*args, **kwargs)
         if target in _TRANSPARENT:
             same: Value = arguments["self"]
             self.note(result, same.key, same.varies)
             self.known[id(result)] = replace(same, tensor=result)
             return result
+        for value in written.values():
+            self.write(value.tensor)
         self._record(function, target, arguments, result, varies)
         return result
 
@@ -208,11 +221,6 @@ class _Book:
     def _record(
         self, function: Any, target: str, arguments: dict[str, Any], result: Any, varies: bool
     ) -> None:
-        written = [a.name for a in function._schema.arguments if a.alias_info is not None
-                   and a.alias_info.is_write]  # fmt: skip
-        for name in written:
-            if _is_tensor(getattr(arguments[name], "tensor", None)):
-                self.write(arguments[name].tensor)
         if len(self.calls) > MAX_CALLS:
             self.trouble = refuse("model", "size", f"runs over {MAX_CALLS} operators", "cut it")
         flat = result if isinstance(result, list | tuple) else [result]
@@ -226,6 +234,17 @@ class _Book:
             self.calls.append(Call(target, function, arguments, outputs))
 
 
+def _written(function: Any, arguments: Mapping[str, Any]) -> dict[str, Value]:
+    """The arguments that the operator writes to."""
+    names = (a.name for a in function._schema.arguments if a.alias_info and a.alias_info.is_write)
+    return {name: arguments[name] for name in names if isinstance(arguments[name], Value)}
+
+
+def _before(value: Value) -> Value:
+    """What is written to as it was before; only of a constant are the numbers needed."""
+    return value if value.varies else replace(value, tensor=value.tensor.clone())
+
+
 def _is_tensor(a: Any) -> bool:
     import torch
 
@@ -234,6 +253,20 @@ def _is_tensor(a: Any) -> bool:
 
 def _storage(tensor: Any) -> int:
     return int(tensor.untyped_storage().data_ptr()) if tensor.numel() else id(tensor)
+
+
+def _overlap(a: Any, b: Any) -> bool:
+    """May two tensors of one storage share an element? Not where one ends before the other."""
+    first, second = sorted((_span(a), _span(b)))
+    return second[0] < first[1]
+
+
+def _span(tensor: Any) -> tuple[int, int]:
+    """The bytes of its storage from its first element to its last."""
+    sizes = zip(tensor.shape, tensor.stride(), strict=True)
+    start, last = tensor.storage_offset(), sum((n - 1) * stride for n, stride in sizes)
+    size: int = tensor.element_size()
+    return start * size, (start + last + 1) * size
 
 
 def _mode(book: _Book) -> Any:
