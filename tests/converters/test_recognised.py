@@ -261,6 +261,14 @@ def test_a_traced_step_of_pytorch_s_own_cell_whose_parts_are_written_to(
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru", "rnn"])
+def test_a_traced_loop_of_pytorch_s_own_cell(kind: str, tmp_path: Path) -> None:
+    path = traced(Plain(Builtin(kind)), (torch.zeros(1, 7, I),), tmp_path / "m.pt")
+    assert ops(path, inputs={"x": (1, 7, I)}) == [kind, "dense"]
+    with pytest.raises(UnsupportedError, match=r"reads some of the steps.*--input x=1x30x6"):
+        ops(path)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "rnn"])
 def test_a_written_out_loop_with_another_step_among_its_own_is_refused(
     kind: str, tmp_path: Path
 ) -> None:

@@ -41,10 +41,11 @@ def read(path: Path, form: Format, options: Options) -> Source:
     with _quiet():
         module = script.module(blob)
         wanted = _arguments(module.forward)
-        example = _given(wanted, options) or guess(module, len(wanted))
+        given = _given(wanted, options)
+        example = given or guess(module, len(wanted))
     names = _names(wanted, example)
     fresh = lambda: _callable(script.module(blob))  # noqa: E731
-    return _source(Recordable(fresh, example, names), "TorchScript")
+    return _source(Recordable(fresh, example, names, not given), "TorchScript")
 
 
 def read_module(module: Any, options: Options) -> Source:

@@ -22,11 +22,13 @@ _Axis: TypeAlias = tuple[int, int]
 @dataclass(frozen=True, slots=True, eq=False)
 class Recordable:
     """Something to record: `fresh` makes a callable in its initial state, `example` is what it is
-    called with, `names` are of its tensor inputs, `labels` of its parameters (by their ids)."""
+    called with, `names` are of its tensor inputs, `labels` of its parameters (by their ids);
+    `guessed`: nobody said how many steps the example should have."""
 
     fresh: Callable[[], tuple[Callable[..., Any], dict[int, str]]]
     example: tuple[Any, ...]
     names: tuple[str, ...]
+    guessed: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,9 +94,34 @@ def _opened(
                 if len(base.inputs) == 1 and len(found[0].calls) != len(base.calls):
                     return _unrolled(source, axes[0], whole)
                 continue
-            rounds += found
-            opened.update(axes if found else ())
+            if found and _reads_on(source, found[0], base, axes):
+                rounds += found
+                opened.update(axes)
+            elif found and source.guessed:
+                why = "reads some of the steps that were tried, as a traced loop does"
+                way_out = "give its shape, with the steps that it is for: --input x=1x30x6"
+                raise refuse("model", "input", why, way_out)
     return Traced(lay(rounds, source.names, labels))
+
+
+def _reads_on(source: Recordable, longer: Round, base: Round, axes: Sequence[_Axis]) -> bool:
+    """Does what comes after the example's length change an answer? Not that of a traced loop."""
+    import torch
+    from torch.utils import _pytree
+
+    given = [v.tensor.clone() for v in longer.inputs]
+    for at, axis in axes:
+        size = base.inputs[at].tensor.shape[axis]
+        tail = given[at].narrow(axis, size, given[at].shape[axis] - size)
+        if not tail.is_floating_point():
+            return True
+        tail.normal_(generator=torch.Generator().manual_seed(1))
+    rest, (leaves, spec) = iter(given), _pytree.tree_flatten(source.example)
+    filled = [next(rest) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+    with torch.inference_mode():
+        result = source.fresh()[0](*_pytree.tree_unflatten(filled, spec))
+    found = [t for t in _pytree.tree_leaves(result) if isinstance(t, torch.Tensor)]
+    return not all(torch.equal(a, b.tensor) for a, b in zip(found, longer.outputs, strict=True))
 
 
 def _unrolled(source: Recordable, axis: _Axis, whole: frozenset[str]) -> Traced:
