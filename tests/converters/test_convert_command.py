@@ -65,14 +65,14 @@ def test_a_refusal_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     out = tmp_path / "m.ernn"
     result = invoke(saved(model, tmp_path), "-o", out)
     assert result.exit_code == 1 and result.stdout == ""
-    assert result.stderr.startswith("error: Erf 'e': operator: ")
+    assert result.stderr.startswith("edge-rnn: Erf 'e': operator: ")
     assert result.stderr.count("\n") == 1
     assert not out.exists()
 
 
 def test_a_folder_that_is_not_there_is_exit_code_1(path: Path, tmp_path: Path) -> None:
     result = invoke(path, "-o", tmp_path / "none" / "m.ernn", "--check", "skip")
-    assert result.exit_code == 1 and result.stderr.startswith("error: ")
+    assert result.exit_code == 1 and result.stderr.startswith("edge-rnn: ")
 
 
 @pytest.mark.parametrize(

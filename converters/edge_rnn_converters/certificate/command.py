@@ -95,7 +95,7 @@ def _same_shape(exact: Model, model: Model, name: str) -> None:
 
 def fail(e: Exception) -> NoReturn:
     """One line on stderr, a description to edit if that is what is missing, and exit code 1."""
-    click.echo(f"error: {' '.join(str(e).split())}", err=True)
+    click.echo(f"edge-rnn: {' '.join(str(e).split())}", err=True)
     if isinstance(e, UndescribedError):
         click.echo(f"\n{e.template}", err=True)
     sys.exit(1)
