@@ -126,6 +126,8 @@ class Begun(Plain):
             h, c = h.expand(x.size(0), -1), torch.tanh(c).repeat(x.size(0), 1)
         elif self.start == "full":
             h, c = torch.full((x.size(0), H), 0.5), torch.ones(x.size(0), H)
+        elif self.start == "new":
+            h, c = x.new_zeros(x.size(0), H), x.new_full((x.size(0), H), 0.5)
         rows = []
         for t in range(x.size(1)):
             h, c = self.cell(x[:, t], h, c)
@@ -239,7 +241,7 @@ def written_out(model: nn.Module, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru", "rnn"])
-@pytest.mark.parametrize("start", ["zeros", "learned", "expanded", "full"])
+@pytest.mark.parametrize("start", ["zeros", "learned", "expanded", "full", "new"])
 def test_a_loop_of_pytorch_s_own_cell_that_an_exported_program_has_written_out(
     kind: str, start: str, tmp_path: Path
 ) -> None:

@@ -179,7 +179,8 @@ class _Book:
             result = function(*args, **kwargs)
             self.note(result, BLANK, varies=True)
             return result
-        varies = any(v.varies for v in values(arguments))
+        made = target.split(".")[1] in _BLANK  # only its size is another tensor's
+        varies = any(v.varies for v in values(arguments)) and not made
         if target in _READS_DATA and varies:
             self.trouble = self.trouble or refuse(
                 f"operator {target}", "control flow", "what is computed depends on the data's "
