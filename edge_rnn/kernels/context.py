@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edge_rnn.graph import F32
 from edge_rnn.kernels.memory import LINE
+from edge_rnn.kernels.opcodes import PHASES
 
 SLOT = np.dtype(
     [
@@ -39,6 +40,10 @@ ARRAYS = 13
 _EMITTED = 10
 BACK = 2 * ARRAYS + 5
 """Where a context says from which end on products read their weights (see `products.block`)."""
+BRIEF = BACK + 1
+"""Where a context says how many rows are stepped in less time than handing over the interpreter's
+lock is worth."""
+_BRIEF_BYTES = 1 << 19
 
 
 class Status(IntEnum):
@@ -74,7 +79,10 @@ def make_context(
     arrays: list[NDArray[Any]] = [code, int8s, halves, floats, vocabularies, slab, table]
     arrays += [scratch, places, floats.view(np.int32), np.empty(0, np.uint8), windows, regime]
     located = [n for a in arrays for n in (a.ctypes.data, a.size)]
-    return np.array([*located, slab.shape[1], *scratch.shape, inputs, outputs, 0], np.int64)
+    rows, times = len(scratch), max(1, windows.shape[1] // len(scratch), regime[PHASES])
+    brief = _BRIEF_BYTES // (times * (int8s.nbytes + halves.nbytes + floats.nbytes + 1))
+    numbers = (slab.shape[1], rows, scratch.shape[1], inputs, outputs, 0, brief)
+    return np.array([*located, *numbers], np.int64)
 
 
 def emit_to(context: NDArray[np.int64], emitted: NDArray[np.uint8]) -> None:

@@ -43,10 +43,11 @@ Kind: TypeAlias = Array | type[int] | type[float] | type[object]
 
 class Entry:
     """A function of a module of kernels. Called with as many arguments as it has kinds it returns a
-    number, or WRONG_TYPE; it runs without the interpreter's lock, unless it takes an object."""
+    number, or WRONG_TYPE. It runs without the interpreter's lock, unless it takes an object, or is
+    brief: the first argument, a context, says up to which length of argument `counted` it is."""
 
-    def __init__(self, module: str, name: str, *kinds: Kind) -> None:
-        self.module, self.name, self.kinds = module, name, kinds
+    def __init__(self, module: str, name: str, *kinds: Kind, counted: int = 0) -> None:
+        self.module, self.name, self.kinds, self.counted = module, name, kinds, counted
 
     @cached_property
     def function(self) -> Callable[..., int]:
@@ -85,7 +86,7 @@ _I64, _I32, _I8, _MARKS, _F32, _ROWS, _WINDOWS, _TABLE = (
     _array(SLOT),
 )
 
-step = Entry("runner", "step", _I64, float, _I64, _ROWS, _ROWS)
+step = Entry("runner", "step", _I64, float, _I64, _ROWS, _ROWS, counted=2)
 admit = Entry("runner", "admit", _TABLE, _I64, float, _I64, _ROWS, _I64)
 touch = Entry("runner", "touch", _TABLE, _I64, float)
 evict_order = Entry("runner", "evict_order", _TABLE, _I64)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edge_rnn import Session
+from edge_rnn.graph import Dense, Input, Matrix, Model
 from edge_rnn.kernels import WRONG_TYPE, touch
 from edge_rnn.kernels.cache import compile_for, compiling, object_code
 from edge_rnn.kernels.cpu import LEVEL
-from edge_rnn.kernels.entries import fma_peak, stream
+from edge_rnn.kernels.entries import INTERPRETED, fma_peak, stream
 from edge_rnn.kernels.limits import ROOM, SUMS
 from tests.core.test_limits import room
 
@@ -86,3 +89,27 @@ def test_numbers_of_another_type_are_errors() -> None:
         stream(words, 1 << 70, y)
     for too_few in ((), (words,), (words, 1), (words, 1, y, y)):
         assert stream(*too_few) == WRONG_TYPE
+
+
+@pytest.mark.skipif(INTERPRETED, reason="compiled code holds no lock of Python's")
+@pytest.mark.parametrize("width", [64, 1024])
+def test_other_threads_run_beside_a_long_step(width: int) -> None:
+    weights = Matrix(np.zeros((width, width), np.float32))
+    layer = Dense("y", "x", weights, np.zeros(width, np.float32))
+    session = Session(Model((Input("x", width),), (layer,), ("y",)), capacity=1)
+    rows = (1 << 30) // width**2
+    slots, x = np.repeat(session.slots(["a"]), rows), np.zeros((rows, width), np.float32)
+    begun, ended, turns = threading.Event(), threading.Event(), 0
+
+    def work() -> None:
+        begun.set()
+        session.step_slots(slots, x, np.empty_like(x))
+        ended.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait()
+    while not ended.wait(0.001):
+        turns += 1
+    thread.join()
+    assert turns > 3
