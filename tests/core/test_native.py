@@ -14,7 +14,7 @@ from edge_rnn.graph import Dense, Input, Matrix, Model
 from edge_rnn.kernels import WRONG_TYPE, touch
 from edge_rnn.kernels.cache import compile_for, compiling, object_code
 from edge_rnn.kernels.cpu import LEVEL
-from edge_rnn.kernels.entries import INTERPRETED, fma_peak, stream
+from edge_rnn.kernels.entries import fma_peak, stream
 from edge_rnn.kernels.limits import ROOM, SUMS
 from tests.core.test_limits import room
 
@@ -91,7 +91,7 @@ def test_numbers_of_another_type_are_errors() -> None:
         assert stream(*too_few) == WRONG_TYPE
 
 
-@pytest.mark.skipif(INTERPRETED, reason="compiled code holds no lock of Python's")
+@pytest.mark.jit
 @pytest.mark.parametrize("width", [64, 1024])
 def test_other_threads_run_beside_a_long_step(width: int) -> None:
     weights = Matrix(np.zeros((width, width), np.float32))
