@@ -42,8 +42,9 @@ def _(node: Lstm, asm: Assembler, dims: dict[str, int], x: Vector, dst: int) -> 
     if any(o is not None for o in options) or not set(acts) <= set(ACTS):
         return _general_lstm(node, asm, dims, x, dst)
     H, P = dims["H"], round_up(dims["H"], PAD)
-    h, c, g = asm.state_room(H), asm.state_room(H), asm.scratch_room(4 * P)
+    h, c = asm.state_room(H), asm.state_room(H)
     fused = BY_UNIT and acts == _USUAL and _in_bytes(node.w, node.u, node.activations)
+    g = asm.scratch_room(BLOCK if fused else 4 * P)
     sums = (
         asm.product(node.w, H, x, g, node.b, node.activations, fused),
         asm.product(node.u, H, Vector(h, H, bound(node), True), g, None, node.activations, fused),

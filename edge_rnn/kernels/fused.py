@@ -21,10 +21,9 @@ from edge_rnn.kernels.products import (
     dots_four,
     dots_one,
     dots_two,
-    finish_four,
     scaled,
 )
-from edge_rnn.kernels.simd import LANES, joined, load, part
+from edge_rnn.kernels.simd import LANES, joined, load, part, store
 
 I8 = NDArray[np.int8]
 I32 = NDArray[np.int32]
@@ -55,9 +54,9 @@ def _block(
     rows: I64, n: int,
 ) -> None:  # fmt: skip
     """A block for all rows."""
-    i = 0
+    i, parked = 0, rows[SCRATCH, :4]
     while FOUR_ROWS and i + 4 <= rows.shape[1]:
-        _four_rows(ofx, ofh, places, w, x, p, words, state, s, rows[:, i : i + 4], n)
+        _four_rows(ofx, ofh, places, w, x, p, words, state, s, rows[:, i : i + 4], parked, n)
         i += 4
     while i < rows.shape[1]:
         r = rows[SCRATCH, i]
@@ -92,24 +91,38 @@ def _two_blocks(
 @kernel
 def _four_rows(
     ofx: I64, ofh: I64, places: I64, w: I8, x: I8, p: F32, words: I32, state: F32, s: F32,
-    rows: I64, n: int,
+    rows: I64, parked: I64, n: int,
 ) -> None:  # fmt: skip
-    """A block for four rows: what x gives waits in scratch, as registers hold four rows' sums."""
+    """A block for four rows: what x gives is parked in scratch, as registers hold four rows' sums:
+    in that of the first four, for all rows, so that it stays in the nearest cache."""
     at, t = rows[SCRATCH], rows[STATE]
-    finish_four(dots_four(ofx, w, x, words, at, n), ofx, n, p, s, s, at)
+    b, d, e, f = dots_four(ofx, w, x, words, at, n)
+    _park(b, ofx, n, p, s, at[0], parked[0])
+    _park(d, ofx, n, p, s, at[1], parked[1])
+    _park(e, ofx, n, p, s, at[2], parked[2])
+    _park(f, ofx, n, p, s, at[3], parked[3])
     b, d, e, f = dots_four(ofh, w, x, words, at, n)
     first, second = _places(places, t[0], at[0], n), _places(places, t[1], at[1], n)
-    u, v = _summed(b, ofx, ofh, n, p, s, at[0]), _summed(d, ofx, ofh, n, p, s, at[1])
+    u = _summed(b, ofx, ofh, n, p, s, at[0], parked[0])
+    v = _summed(d, ofx, ofh, n, p, s, at[1], parked[1])
     _two_gates(u, v, state, s, first, second)
     first, second = _places(places, t[2], at[2], n), _places(places, t[3], at[3], n)
-    u, v = _summed(e, ofx, ofh, n, p, s, at[2]), _summed(f, ofx, ofh, n, p, s, at[3])
+    u = _summed(e, ofx, ofh, n, p, s, at[2], parked[2])
+    v = _summed(f, ofx, ofh, n, p, s, at[3], parked[3])
     _two_gates(u, v, state, s, first, second)
 
 
 @kernel
-def _summed(v: I32, ofx: I64, ofh: I64, n: int, p: F32, s: F32, r: int) -> F32:
-    """A row's pre-activations from its sums of h and what waits in its scratch."""
-    return scaled(to_float(v), ofh, n, p, s[r + ofh[8]], load(s, r + ofx[3] + n, BLOCK))
+def _park(v: I32, ofx: I64, n: int, p: F32, s: F32, r: int, parked: int) -> None:
+    """Park what x gives to the pre-activations of the row at r in the scratch at `parked`."""
+    start = load(p, ofx[7] + n, BLOCK)
+    store(s, parked + ofx[3], scaled(to_float(v), ofx, n, p, s[r + ofx[8]], start))
+
+
+@kernel
+def _summed(v: I32, ofx: I64, ofh: I64, n: int, p: F32, s: F32, r: int, parked: int) -> F32:
+    """The row's pre-activations from its sums of h and what is parked."""
+    return scaled(to_float(v), ofh, n, p, s[r + ofh[8]], load(s, parked + ofx[3], BLOCK))
 
 
 @kernel
