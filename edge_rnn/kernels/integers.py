@@ -89,9 +89,9 @@ def store_shorts(a: I16, i: int, v: I32) -> None:
     a[i : i + v.size] = v.astype(np.uint16).view(np.int16)
 
 
-def store_bytes(a: I8, i: int, v: I32, flip: int) -> None:
-    """a[i : i + n] = the lowest byte of each number, exclusive or with flip."""
-    a[i : i + v.size] = v.astype(np.uint8).view(np.int8) ^ np.int8(flip)
+def store_bytes(a: I8, i: int, v: I32) -> None:
+    """a[i : i + n] = the lowest byte of each number."""
+    a[i : i + v.size] = v.astype(np.uint8).view(np.int8)
 
 
 def call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
@@ -194,16 +194,14 @@ def _store_shorts(typing: Any, a: Any, i: Any, v: Any) -> Any:
     return types.void(a, types.intp, v), generate
 
 
-def _store_bytes(typing: Any, a: Any, i: Any, v: Any, flip: Any) -> Any:
+def _store_bytes(typing: Any, a: Any, i: Any, v: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = ir.VectorType(_I8, v.count)
-        low = builder.trunc(args[2], kind)
-        low = builder.xor(low, spread(builder, builder.trunc(args[3], _I8), v.count))
         at = address(builder, context, signature.args[0], args[0], args[1], kind)
-        builder.store(low, at, align=1)
+        builder.store(builder.trunc(args[2], kind), at, align=1)
         return context.get_dummy_value()
 
-    return types.void(a, types.intp, v, types.intp), generate
+    return types.void(a, types.intp, v), generate
 
 
 lower(ints, _ints)

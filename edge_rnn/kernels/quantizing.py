@@ -24,10 +24,10 @@ from edge_rnn.kernels.integers import (
 )
 from edge_rnn.kernels.jit import kernel
 from edge_rnn.kernels.products import SHORTS
-from edge_rnn.kernels.simd import LANES, fma, leading, load, splat
+from edge_rnn.kernels.simd import LANES, any_nan, fma, leading, load, splat
 
 _LIMIT8, _LIMIT16 = (np.float32(limit) for limit in LIMITS.values())
-_TINY, _0 = np.float32(1e-30), np.float32(0)
+_TINY, _0, _NAN = np.float32(1e-30), np.float32(0), np.float32(np.nan)
 _NONE, _HALF = np.int32(0), np.int32(128)
 _INT8_INT8, _INT8_INT16, _INT4_INT8, _INT4_INT16 = (
     int(f) for f in (Format.INT8_INT8, Format.INT8_INT16, Format.INT4_INT8, Format.INT4_INT16)
@@ -53,13 +53,13 @@ def _size(x: F32, i: int, n: int) -> np.float32:
 
 
 @kernel
-def _poison(x: F32, i: int, n: int) -> np.float32:
-    """0, or NaN where a number of x[i : i + n] is not finite."""
+def _finite(x: F32, i: int, n: int) -> bool:
+    """Is every number of x[i : i + n]?"""
     whole = n // LANES * LANES
     total = _zeros_of(x, i, i + whole)
     if n > whole:
         total = fma(leading(load(x, i + whole), n - whole), splat(_0), total)
-    return largest(larger_size(same(_NONE, LANES), total))
+    return not any_nan(total)
 
 
 @kernel
@@ -75,7 +75,7 @@ def _zeros_of(x: F32, i: int, end: int) -> F32:
 def all_finite(x: F32) -> bool:
     """Is every number of x?"""
     whole = x.size // LANES * LANES
-    finite = largest(larger_size(same(_NONE, LANES), _zeros_of(x, 0, whole))) == _0
+    finite = not any_nan(_zeros_of(x, 0, whole))
     for k in range(whole, x.size):
         finite &= bool(np.isfinite(x[k]))
     return bool(finite)
@@ -85,12 +85,14 @@ def all_finite(x: F32) -> bool:
 def _round_bytes(
     x: F32, i: int, n: int, inverse: np.float32, upper: bool, to: I8, at: int, flip: int
 ) -> None:
-    """to[at:] = the lower bytes of round(x inverse), or what is then left above them."""
+    """to[at:] = the lower bytes of round(x inverse), or what is then left above them, flipped: a
+    multiple of 128 that is added with ROUND changes no rounding, and of the byte just that bit."""
+    start = splat(ROUND + np.float32(256 * flip if upper else flip))
     for k in range(0, n, LANES):
-        q = bits(fma(load(x, i + k), splat(inverse), splat(ROUND)))
+        q = bits(fma(load(x, i + k), splat(inverse), start))
         if upper:
             q = shift(add(q, same(_HALF, LANES)), 8)
-        store_bytes(to, at + k, q, flip)
+        store_bytes(to, at + k, q)
 
 
 @kernel
@@ -121,7 +123,7 @@ def quantize(a: I64, x: F32, rows_x: I64, p: F32, s: F32, rows: I64) -> None:
     for k in range(rows.size):
         i, r = rows_x[k] + a[1], rows[k]
         if fixed > 0:
-            s[r + a[3]] = unit + _poison(x, i, n)
+            s[r + a[3]] = unit if _finite(x, i, n) else _NAN
         else:
             size = _size(x, i, n)
             s[r + a[3]], inverse = size / limit, limit / size

@@ -150,6 +150,11 @@ def select(m: NDArray[np.bool_], a: F32, b: F32) -> F32:
     return np.where(m, a, b)
 
 
+def any_nan(v: F32) -> bool:
+    """Is a number of the vector NaN?"""
+    return bool(np.isnan(v).any())
+
+
 def constant(n: Any) -> int:
     """The value of a length in a kernel's types: a literal, or a default that was left out."""
     return int(n.value if isinstance(n, types.Omitted) else n.literal_value)
@@ -289,6 +294,15 @@ def _select(typing: Any, m: Any, a: Any, b: Any) -> Any:
     return a(m, a, a), generate
 
 
+def _any_nan(typing: Any, v: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        mask = ir.IntType(v.count)
+        lanes = builder.bitcast(builder.fcmp_unordered("uno", args[0], args[0]), mask)
+        return builder.icmp_unsigned("!=", lanes, mask(0))
+
+    return types.boolean(v), generate
+
+
 def _binary(instruction: str) -> Any:
     def operation(typing: Any, a: Any, b: Any) -> Any:
         if not isinstance(a, Vector) or a.element != "float32" or a != b:
@@ -334,6 +348,7 @@ lower(part, _part)
 lower(leading, _leading)
 lower(less, _less)
 lower(select, _select)
+lower(any_nan, _any_nan)
 lower(operator.add, _add)
 lower(operator.sub, _sub)
 lower(operator.mul, _mul)

@@ -159,9 +159,9 @@ def test_integers_compiled_are_the_numpy_meaning(name: str) -> None:
                 dots.quad(x, 4 * i, BLOCK),
                 dots.quads(w, 4 * i * BLOCK, BLOCK),
             )
-            integers.store_bytes(y, i * BLOCK, v, 0)
-            integers.store_bytes(y, a.size + i * BLOCK, integers.shift(v, 8), 0)
-            integers.store_bytes(y, 2 * a.size + i * BLOCK, integers.shift(v, 16), 0)
+            integers.store_bytes(y, i * BLOCK, v)
+            integers.store_bytes(y, a.size + i * BLOCK, integers.shift(v, 8))
+            integers.store_bytes(y, 2 * a.size + i * BLOCK, integers.shift(v, 16))
 
     rng, n = np.random.default_rng(0), 500 * BLOCK
     a = rng.integers(-(2**22), 2**22, n).astype(np.int32)
