@@ -88,7 +88,7 @@ def step(context: I64, now: float, slots: I64, x: F32, y: F32) -> int:
         if b == end:
             slot = slots[b] & 0xFFFFFFFF
             emitted[b : b + 1] = skip(table, slot, h, regime, p, slot * state_width, b, y)
-            _touch(table, slot, now)
+            touch(table, slots[b : b + 1], now)
             b += 1
             continue
         if regime[PHASES]:
@@ -100,7 +100,7 @@ def step(context: I64, now: float, slots: I64, x: F32, y: F32) -> int:
         _run(context, places[:, :n], x[b : b + m], y[b : b + m], emitted[b : b + m])
         for i in range(b, b + m):
             table[slots[i] & 0xFFFFFFFF]["steps"] += 1
-            _touch(table, slots[i] & 0xFFFFFFFF, now)
+        touch(table, slots[b : b + m], now)
         b += m
     return _OK
 
@@ -118,15 +118,27 @@ def admit(
         slot = slots[b] & 0xFFFFFFFF
         steps[b] = table[slot]["steps"]
         table[slot]["steps"] += 1
-        _touch(table, slot, now)
+    touch(table, slots, now)
     return _OK
 
 
 @kernel
 def touch(table: NDArray[Any], slots: I64, now: float) -> None:
     """Make the open streams at `slots` (B,) the most recently used, the last one newest."""
+    sentinel = table.size - 1
+    newest = table[sentinel]["older"]
     for b in range(slots.size):
-        _touch(table, slots[b] & 0xFFFFFFFF, now)
+        slot = slots[b] & 0xFFFFFFFF
+        table[slot]["seen"] = now
+        if slot != newest:
+            newer, older = table[slot]["newer"], table[slot]["older"]
+            table[newer]["older"] = older
+            table[older]["newer"] = newer
+            table[slot]["older"] = newest
+            table[newest]["newer"] = slot
+            newest = slot
+    table[newest]["newer"] = sentinel
+    table[sentinel]["older"] = newest
 
 
 @kernel
@@ -161,21 +173,6 @@ def _check(table: NDArray[Any], slots: I64, vocabularies: I64, x: F32) -> int:
             if not (v >= 0 and v < vocabularies[j + 1] and v == np.floor(v)):
                 return _BAD_INDEX | b << 8 | int(vocabularies[j]) << 40
     return _OK
-
-
-@kernel
-def _touch(table: NDArray[Any], slot: int, now: float) -> None:
-    sentinel = table.size - 1
-    table[slot]["seen"] = now
-    newest = table[sentinel]["older"]
-    if slot != newest:
-        newer, older = table[slot]["newer"], table[slot]["older"]
-        table[newer]["older"] = older
-        table[older]["newer"] = newer
-        table[slot]["older"] = newest
-        table[slot]["newer"] = sentinel
-        table[newest]["newer"] = slot
-        table[sentinel]["older"] = slot
 
 
 @kernel
