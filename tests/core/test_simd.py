@@ -19,7 +19,17 @@ from edge_rnn import Session
 from edge_rnn.kernels import dots, formats, functions, integers
 from edge_rnn.kernels.build import faults
 from edge_rnn.kernels.cpu import LEVELS
-from edge_rnn.kernels.simd import LANES, fma, less, load, select, splat, sqrt, store
+from edge_rnn.kernels.simd import (
+    LANES,
+    any_nan,
+    fma,
+    less,
+    load,
+    select,
+    splat,
+    sqrt,
+    store,
+)
 from tests.core import models
 from tests.effort import examples
 
@@ -87,6 +97,15 @@ def test_compiled_is_the_numpy_meaning(name: str) -> None:
     expected = np.concatenate(parts)
     same = (y.view(np.int32) == expected.view(np.int32)) | (np.isnan(y) & np.isnan(expected))
     assert same.all(), (a[~same][:3], b[~same][:3], c[~same][:3])
+
+
+@pytest.mark.parametrize("lane", [None, *range(LANES)])
+def test_a_nan_is_found_in_any_lane_and_nothing_else_is_taken_for_one(lane: int | None) -> None:
+    compiled = njit(lambda x: any_nan(load(x, 0)))
+    x = np.resize(HOSTILE[~np.isnan(HOSTILE)], LANES).astype(np.float32)
+    if lane is not None:
+        x[lane] = -np.nan
+    assert compiled(x) == any_nan(x) == (lane is not None)
 
 
 @examples(100)
