@@ -20,7 +20,7 @@ from edge_rnn.graph import (
     product_bound,
 )
 from edge_rnn.instructions.base import assemble
-from edge_rnn.kernels import BLOCK, BY_UNIT, Op
+from edge_rnn.kernels import BLOCK, BY_UNIT, LIMITS, Op
 
 _USUAL = ("sigmoid", "tanh", "tanh")
 
@@ -44,10 +44,11 @@ def _(node: Lstm, asm: Assembler, dims: dict[str, int], x: Vector, dst: int) -> 
     H, P = dims["H"], round_up(dims["H"], PAD)
     h, c = asm.state_room(H), asm.state_room(H)
     fused = BY_UNIT and acts == _USUAL and _in_bytes(node.w, node.u, node.activations)
-    g = asm.scratch_room(BLOCK if fused else 4 * P)
+    g, before = asm.scratch_room(BLOCK if fused else 4 * P), Vector(h, H, bound(node), True)
+    u = _of_bytes(node.u, before.bound) if fused else node.u
     sums = (
         asm.product(node.w, H, x, g, node.b, node.activations, fused),
-        asm.product(node.u, H, Vector(h, H, bound(node), True), g, None, node.activations, fused),
+        asm.product(u, H, before, g, None, node.activations, fused),
     )
     if fused:
         return asm.emit(Op.LSTM_DOTS, *sums[0], *sums[1], h, c, dst)
@@ -60,6 +61,12 @@ def _in_bytes(w: Matrix, u: Matrix, activations: str) -> bool:
     """Do matrices of bytes meet activations of bytes?"""
     weights = {(str(m.data.dtype), m.four_bit) for m in (w, u)}
     return activations == "int8" and weights == {("int8", False)}
+
+
+def _of_bytes(u: Matrix, largest: float) -> Matrix:
+    """u for the integers of numbers in [-largest, largest]: what one is worth is in the scales."""
+    assert u.scale is not None  # noqa: S101 - a valid matrix
+    return Matrix(u.data, np.float32(largest) / np.float32(LIMITS["int8"]) * u.scale)
 
 
 @assemble.register

@@ -1,7 +1,8 @@
 """An LSTM's products and its gates in one: sums go from the registers that they are made in to the
 gates, whose arithmetic fills the time that the next weights take to come.
 
-The rows of both matrices stand by unit: a block is a register of each gate i, f, g, o.
+The rows of both matrices stand by unit: a block is a register of each gate i, f, g, o. The range
+of h is known, so what one of its integers is worth is part of its weights' scales.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from edge_rnn.kernels.products import (
     dots_two,
     scaled,
 )
-from edge_rnn.kernels.simd import LANES, joined, load, part, store
+from edge_rnn.kernels.simd import LANES, fma, joined, load, part, store
+
+_0 = np.float32(0)
 
 I8 = NDArray[np.int8]
 I32 = NDArray[np.int32]
@@ -37,6 +40,9 @@ def lstm_dots(
     """LSTM_DOTS: a step of every row, whose x and h are integers in its scratch."""
     ofx, ofh = a[:PRODUCT_OPERANDS], a[PRODUCT_OPERANDS : 2 * PRODUCT_OPERANDS]
     places, done, N = a[2 * PRODUCT_OPERANDS :], 0, ofx[0]
+    for i in range(rows.shape[1]):  # in the place of h's unit: x's, or NaN where h is not finite
+        r = rows[SCRATCH, i]
+        s[r + ofh[8]] = s[r + ofx[8]] + _0 * s[r + ofh[8]]
     while done < N:  # a block's weights stay in the nearest cache for all rows
         two = rows.shape[1] == 1 and done + 2 * BLOCK <= N
         width = 2 * BLOCK if two else BLOCK
@@ -61,9 +67,8 @@ def _block(
     while i < rows.shape[1]:
         r = rows[SCRATCH, i]
         v = to_float(dots_one(ofx, w, x, words, r, n))
-        v = scaled(v, ofx, n, p, s[r + ofx[8]], load(p, ofx[7] + n, BLOCK))
-        u = to_float(dots_one(ofh, w, x, words, r, n))
-        v = scaled(u, ofh, n, p, s[r + ofh[8]], v)
+        v = scaled(v, ofx, n, p, s[r + ofh[8]], load(p, ofx[7] + n, BLOCK))
+        v = _with_h(dots_one(ofh, w, x, words, r, n), ofh, n, p, v)
         h, c, y = _places(places, rows[STATE, i], r, n)
         f, g, o = part(v, 1, LANES), part(v, 2, LANES), part(v, 3, LANES)
         new, out = lstm_unit(part(v, 0, LANES), f, g, o, load(state, c))
@@ -77,13 +82,12 @@ def _two_blocks(
     row: I64, n: int,
 ) -> None:  # fmt: skip
     """Two blocks for one row."""
-    r, unit = row[SCRATCH], s[row[SCRATCH] + ofx[8]]
+    r, unit = row[SCRATCH], s[row[SCRATCH] + ofh[8]]
     u, v = dots_two(ofx, w, x, words, r, n)
     b = scaled(to_float(u), ofx, n, p, unit, load(p, ofx[7] + n, BLOCK))
     d = scaled(to_float(v), ofx, n + BLOCK, p, unit, load(p, ofx[7] + n + BLOCK, BLOCK))
     u, v = dots_two(ofh, w, x, words, r, n)
-    b = scaled(to_float(u), ofh, n, p, s[r + ofh[8]], b)
-    d = scaled(to_float(v), ofh, n + BLOCK, p, s[r + ofh[8]], d)
+    b, d = _with_h(u, ofh, n, p, b), _with_h(v, ofh, n + BLOCK, p, d)
     places1 = _places(places, row[STATE], r, n)
     _two_gates(b, d, state, s, places1, _places(places, row[STATE], r, n + BLOCK))
 
@@ -97,32 +101,32 @@ def _four_rows(
     in that of the first four, for all rows, so that it stays in the nearest cache."""
     at, t = rows[SCRATCH], rows[STATE]
     b, d, e, f = dots_four(ofx, w, x, words, at, n)
-    _park(b, ofx, n, p, s, at[0], parked[0])
-    _park(d, ofx, n, p, s, at[1], parked[1])
-    _park(e, ofx, n, p, s, at[2], parked[2])
-    _park(f, ofx, n, p, s, at[3], parked[3])
+    _park(b, ofx, ofh, n, p, s, at[0], parked[0])
+    _park(d, ofx, ofh, n, p, s, at[1], parked[1])
+    _park(e, ofx, ofh, n, p, s, at[2], parked[2])
+    _park(f, ofx, ofh, n, p, s, at[3], parked[3])
     b, d, e, f = dots_four(ofh, w, x, words, at, n)
     first, second = _places(places, t[0], at[0], n), _places(places, t[1], at[1], n)
-    u = _summed(b, ofx, ofh, n, p, s, at[0], parked[0])
-    v = _summed(d, ofx, ofh, n, p, s, at[1], parked[1])
+    u = _with_h(b, ofh, n, p, load(s, parked[0] + ofx[3], BLOCK))
+    v = _with_h(d, ofh, n, p, load(s, parked[1] + ofx[3], BLOCK))
     _two_gates(u, v, state, s, first, second)
     first, second = _places(places, t[2], at[2], n), _places(places, t[3], at[3], n)
-    u = _summed(e, ofx, ofh, n, p, s, at[2], parked[2])
-    v = _summed(f, ofx, ofh, n, p, s, at[3], parked[3])
+    u = _with_h(e, ofh, n, p, load(s, parked[2] + ofx[3], BLOCK))
+    v = _with_h(f, ofh, n, p, load(s, parked[3] + ofx[3], BLOCK))
     _two_gates(u, v, state, s, first, second)
 
 
 @kernel
-def _park(v: I32, ofx: I64, n: int, p: F32, s: F32, r: int, parked: int) -> None:
+def _park(v: I32, ofx: I64, ofh: I64, n: int, p: F32, s: F32, r: int, parked: int) -> None:
     """Park what x gives to the pre-activations of the row at r in the scratch at `parked`."""
     start = load(p, ofx[7] + n, BLOCK)
-    store(s, parked + ofx[3], scaled(to_float(v), ofx, n, p, s[r + ofx[8]], start))
+    store(s, parked + ofx[3], scaled(to_float(v), ofx, n, p, s[r + ofh[8]], start))
 
 
 @kernel
-def _summed(v: I32, ofx: I64, ofh: I64, n: int, p: F32, s: F32, r: int, parked: int) -> F32:
-    """The row's pre-activations from its sums of h and what is parked."""
-    return scaled(to_float(v), ofh, n, p, s[r + ofh[8]], load(s, parked + ofx[3], BLOCK))
+def _with_h(v: I32, ofh: I64, n: int, p: F32, rest: F32) -> F32:
+    """The pre-activations from a row's sums of h and the rest."""
+    return fma(to_float(v), load(p, ofh[6] + n, BLOCK), rest)
 
 
 @kernel
